@@ -1,0 +1,1 @@
+"""Sound files become fixed-rate mono waveforms, segments and features."""

@@ -1,0 +1,1 @@
+"""The encrypted library on disk and its vector index in memory."""

@@ -1,0 +1,1 @@
+"""Earmark's coordinator. It never imports code that handles audio, labels, embeddings or an index."""

@@ -1,0 +1,164 @@
+"""Every error Earmark raises on purpose, and the exit code each ends a command with.
+
+    EarmarkError                     1
+    |-- SettingsError               10   a flag, variable or file says something Earmark can't follow
+    |-- AudioError                  20   a sound file can't be used (its own tree: see below)
+    |   |-- NotAudioError           20
+    |   |-- UnsafePathError         20
+    |   |-- DamagedAudioError       20
+    |   |-- AudioLimitError         20
+    |   `-- EmptyAudioError         20
+    |-- StoreError                  30
+    |   |-- HomeMissingError        31
+    |   |-- HomeExistsError         32
+    |   |-- HomeInUseError          33
+    |   |-- WrongKeyError           34
+    |   |-- TamperedError           35
+    |   |-- RollbackError           36
+    |   |-- DiskFullError           37
+    |   |-- NewerSchemaError        38
+    |   `-- NotInLibraryError       39
+    |-- TrustError                  40
+    |   `-- ModelError              41
+    |-- PrivacyError                50
+    |-- ProtocolError               60
+    `-- NetworkError                70
+
+A class's docstring is the sentence a user can read; `hint` is what to do next. Verification raises one of these, it never
+returns a bool. A foreign exception is translated where it enters, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+
+class EarmarkError(Exception):
+    """Earmark could not do what was asked."""
+
+    exit_code = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        """Keep `message` (default: the class's sentence) and what the reader can do about it."""
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.hint = hint
+
+
+class SettingsError(EarmarkError):
+    """A setting is not understood."""
+
+    exit_code = 10
+
+
+class AudioError(EarmarkError):
+    """A sound file can't be used."""
+
+    exit_code = 20
+
+
+class NotAudioError(AudioError):
+    """The file is not a sound file that Earmark reads."""
+
+
+class UnsafePathError(AudioError):
+    """The path is not a plain file inside the folder that was named."""
+
+
+class DamagedAudioError(AudioError):
+    """The sound file is damaged."""
+
+
+class AudioLimitError(AudioError):
+    """The sound file asks for more than a decoder may use."""
+
+
+class EmptyAudioError(AudioError):
+    """The sound file holds no sound."""
+
+
+class StoreError(EarmarkError):
+    """The library can't be used."""
+
+    exit_code = 30
+
+
+class HomeMissingError(StoreError):
+    """There is no library here."""
+
+    exit_code = 31
+
+
+class HomeExistsError(StoreError):
+    """There is a library here already."""
+
+    exit_code = 32
+
+
+class HomeInUseError(StoreError):
+    """Another Earmark is writing to this library."""
+
+    exit_code = 33
+
+
+class WrongKeyError(StoreError):
+    """The key or passphrase does not open this library."""
+
+    exit_code = 34
+
+
+class TamperedError(StoreError):
+    """The library was changed by something other than Earmark, or its disk is failing."""
+
+    exit_code = 35
+
+
+class RollbackError(StoreError):
+    """The library is older than the one this device last saw."""
+
+    exit_code = 36
+
+
+class DiskFullError(StoreError):
+    """The disk is full; nothing that was stored is lost."""
+
+    exit_code = 37
+
+
+class NewerSchemaError(StoreError):
+    """The library was written by a newer Earmark."""
+
+    exit_code = 38
+
+
+class NotInLibraryError(StoreError):
+    """The library holds nothing by that name."""
+
+    exit_code = 39
+
+
+class TrustError(EarmarkError):
+    """Something that must be signed or hashed is not what it claims to be."""
+
+    exit_code = 40
+
+
+class ModelError(TrustError):
+    """The model's files are not the ones its manifest names."""
+
+    exit_code = 41
+
+
+class PrivacyError(EarmarkError):
+    """The privacy budget does not allow this."""
+
+    exit_code = 50
+
+
+class ProtocolError(EarmarkError):
+    """A message breaks the protocol."""
+
+    exit_code = 60
+
+
+class NetworkError(EarmarkError):
+    """The server can't be reached."""
+
+    exit_code = 70
