@@ -25,7 +25,7 @@ from earmark_client.audio import spectral
 
 Floats = npt.NDArray[np.float32]
 
-_GROUP = 4  # half segments worked on at once: their spectra stay in a core's own cache
+_GROUP = 8  # half segments, or segments, worked on at once: few calls, and what they touch stays near the core
 _CEPSTRA = 20
 _CEPSTRAL_BANDS = 40
 _CEPSTRAL_FLOOR = 1e-5  # of power: below it lies the rounding noise of lossy codecs
@@ -113,9 +113,9 @@ class FeatureExtractor:
         if spec.power != 1.0 or not spec.htk or spec.frames % 6 or spec.half_frames * 2 != spec.frames:
             raise ValueError("the extractor makes magnitude HTK log-mel patches whose frame count is a multiple of 6")
         self._spectrum = ShortTimeSpectrum(spec.win, spec.hop, spec.n_fft)
-        self._mel = spectral.mel_weights_tf(
-            spec.sample_rate_hz, spec.n_fft, bands=spec.bands, fmin_hz=spec.fmin, fmax_hz=spec.fmax
-        )
+        self._kilohertz = (spectral.bin_frequencies(spec.sample_rate_hz, spec.n_fft) / 1000.0).astype(np.float32)
+        mel = spectral.mel_weights_tf(spec.sample_rate_hz, spec.n_fft, bands=spec.bands, fmin_hz=spec.fmin, fmax_hz=spec.fmax)
+        self._mel = np.concatenate([mel, spectral.moment_weights(self._kilohertz)], axis=1)
         cepstral = spectral.mel_filterbank(
             spec.sample_rate_hz, spec.n_fft, bands=_CEPSTRAL_BANDS, fmin_hz=0.0, fmax_hz=spec.sample_rate_hz / 2
         )
@@ -123,7 +123,6 @@ class FeatureExtractor:
         chroma = spectral.chroma_filterbank(spec.sample_rate_hz, spec.n_fft)
         self._bands = np.ascontiguousarray(np.concatenate([weighted, chroma]).T, dtype=np.float32)
         self._dct = spectral.dct_matrix(_CEPSTRAL_BANDS, _CEPSTRA)
-        self._kilohertz = (spectral.bin_frequencies(spec.sample_rate_hz, spec.n_fft) / 1000.0).astype(np.float32)
         self._pooling = _pooling_matrix(spec.frames)
         self.layout = _layout(spec.bands)
         self.multi_scale_size = self.layout[-1][2]
@@ -138,48 +137,58 @@ class FeatureExtractor:
         for start in range(0, len(halves), _GROUP):
             group = slice(start, start + _GROUP)
             self._describe(halves[group], rows[group])
-        frames = rows[places].reshape(len(waveforms), spec.frames, rows.shape[2])
-        return Features(np.ascontiguousarray(frames[..., : spec.bands]), self._pool(frames))
+        log_mel = np.empty((len(waveforms), spec.frames, spec.bands), dtype=np.float32)
+        multi_scale = np.empty((len(waveforms), self.multi_scale_size), dtype=np.float32)
+        for start in range(0, len(waveforms), _GROUP):
+            group = slice(start, start + _GROUP)
+            frames = rows[places[group]].reshape(-1, spec.frames, rows.shape[2])
+            log_mel[group] = frames[..., : spec.bands]
+            self._pool(frames, multi_scale[group])
+        return Features(log_mel, multi_scale)
 
     def _describe(self, halves: Floats, out: Floats) -> None:
         """Fill `out (m, half_frames, bands + 38)`: log-mel, cepstra, chroma and shape of every frame."""
         power = self._spectrum.power(halves)
         magnitude = np.sqrt(power)
         bands, cepstra = self.spec.bands, self.spec.bands + _CEPSTRA
-        out[..., :bands] = np.log(magnitude @ self._mel + np.float32(self.spec.log_offset))
+        summed = magnitude @ self._mel
+        out[..., :bands] = np.log(summed[..., :bands] + np.float32(self.spec.log_offset))
+        out[..., cepstra + 12 : cepstra + 14] = spectral.centroid_and_bandwidth(summed[..., bands:])
         summed = power @ self._bands
         out[..., bands:cepstra] = spectral.mfcc(summed[..., :_CEPSTRAL_BANDS], self._dct, floor=_CEPSTRAL_FLOOR)
         out[..., cepstra : cepstra + 12] = spectral.normalized_chroma(summed[..., _CEPSTRAL_BANDS:])
-        shape = out[..., cepstra + 12 :]
-        shape[..., 0:2] = spectral.centroid_and_bandwidth(magnitude, self._kilohertz)
-        shape[..., 2] = spectral.rolloff(magnitude, self._kilohertz)
-        shape[..., 3] = spectral.flatness(power, floor=_CEPSTRAL_FLOOR)
-        shape[..., 4:6] = self._time_domain(halves)
+        out[..., cepstra + 14] = spectral.rolloff(magnitude, self._kilohertz)
+        out[..., cepstra + 15] = spectral.flatness(power, floor=_CEPSTRAL_FLOOR)
+        out[..., cepstra + 16 :] = self._time_domain(halves)
 
     def _time_domain(self, halves: Floats) -> Floats:
-        """`(m, half_frames, 2)`: zero-crossing rate and log10 RMS of every frame."""
+        """`(m, half_frames, 2)`: zero-crossing rate and log10 RMS of every frame, summed from blocks of 80 samples."""
         win, hop, frames = self.spec.win, self.spec.hop, self.spec.half_frames
-        starts = np.arange(frames) * hop
-        crossings = spectral.zero_crossings(halves)
-        counted = np.cumsum(crossings, axis=-1, dtype=np.int32)
-        energy = np.cumsum(np.square(halves, dtype=np.float64), axis=-1)
-        energy = np.concatenate([np.zeros((len(halves), 1)), energy], axis=-1)
-        mean_square = np.maximum(energy[:, starts + win] - energy[:, starts], 0.0) / win
-        rate = (counted[:, starts + win - 1] - counted[:, starts]) / win
-        return np.stack([rate, np.log10(np.sqrt(mean_square) + _RMS_FLOOR)], axis=-1).astype(np.float32)
+        crossings = spectral.zero_crossings(halves).astype(np.float32)
+        counted = self._framed_sums(crossings) - crossings[:, : frames * hop : hop]
+        loudness = np.sqrt(self._framed_sums(np.square(halves)) / np.float32(win))
+        return np.stack([counted / np.float32(win), np.log10(loudness + np.float32(_RMS_FLOOR))], axis=-1)
 
-    def _pool(self, frames: Floats) -> Floats:
-        """`(n, frames, bands + 38)` to `(n, F)` in the order of `layout`."""
+    def _framed_sums(self, values: Floats) -> Floats:
+        """Sums of `(m, half_samples)` over every frame, `(m, half_frames)`."""
+        block = int(np.gcd(self.spec.win, self.spec.hop))
+        sums = values.reshape(len(values), -1, block) @ np.ones(block, dtype=np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(sums, self.spec.win // block, axis=-1)
+        return np.asarray(windows[:, :: self.spec.hop // block].sum(axis=-1))
+
+    def _pool(self, frames: Floats, out: Floats) -> None:
+        """Fill `out (n, F)`, in the order of `layout`, from `frames (n, frames, bands + 38)`."""
         bands, cepstra = self.spec.bands, self.spec.bands + _CEPSTRA
         means = self._pooling @ frames
-        spread = np.sqrt(self._pooling[:1] @ np.square(frames - means[:, :1]))
+        changes = frames - means[:, :1]
+        spread = np.sqrt(self._pooling[:1] @ np.square(changes, out=changes))
         coefficients = frames[..., bands:cepstra]
         parts = [means[:, :1, :bands], spread[..., :bands], means[:, :1, bands:cepstra], spread[..., bands:cepstra]]
         parts += [means[:, 1:4, bands:cepstra], means[:, 4:, bands:cepstra]]
         parts += [_root_mean_square(coefficients[:, lag:] - coefficients[:, :-lag]) for lag in _LAGS]
         for columns in (slice(cepstra, cepstra + 12), slice(cepstra + 12, None)):
             parts += [means[:, :1, columns], spread[..., columns], means[:, 1:4, columns]]
-        return np.concatenate([part.reshape(len(frames), -1) for part in parts], axis=1)
+        np.concatenate([part.reshape(len(frames), -1) for part in parts], axis=1, out=out)
 
 
 def _distinct_halves(waveforms: Floats, spec: MelSpec) -> tuple[Floats, npt.NDArray[np.intp]]:
