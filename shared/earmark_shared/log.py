@@ -19,7 +19,7 @@ from typing import TextIO
 LOGGER = "earmark"
 NUMBERS = frozenset(
     {
-        "added", "batch", "bytes", "clips", "exit_code", "files", "hits", "known", "labels", "migrations", "moved",
+        "added", "batch", "bytes", "clips", "files", "hits", "known", "labels", "migrations", "moved",
         "problems", "removed", "restarts", "schema", "seconds", "segments", "sound_s", "vectors",
     }
 )  # fmt: skip
@@ -30,8 +30,6 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
 class Event(StrEnum):
     """Everything the log can say."""
 
-    COMMAND_DONE = "command.done"
-    COMMAND_FAILED = "command.failed"
     ADD_DONE = "add.done"
     SEARCH_DONE = "search.done"
     TEACH_DONE = "teach.done"

@@ -10,7 +10,6 @@ Rules: this is the only module that reads or writes the process environment. A k
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +105,13 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
 
 def _from_file(config: Path | None) -> dict[str, object]:
     path = config or default_config()
+    if config is None and not path.exists():
+        return {}
+    import tomllib  # noqa: PLC0415  a third of the cost of this module, and most people have no settings file
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if config is None:
-            return {}
         raise SettingsError(f"{path}: there is no such settings file", hint="create it, or leave --config out") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}", hint="the file must be readable TOML, `key = value` on each line") from error

@@ -1,0 +1,82 @@
+"""Commands about the key and what leaves the library: export, passwd, erase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from earmark_client.cli.output import examples
+from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
+
+
+@click.command(
+    "export", epilog=examples("earmark export backup.age --recipient age1...", "earmark export library.json --format json")
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--format", "kind", type=click.Choice(["age", "json"]), default="age", show_default=True, help="Sealed, or readable."
+)
+@click.option("--recipient", help="age public key (age1...) that can open the file.")
+@click.option("--seal-passphrase-file", type=click.Path(path_type=Path), help="File with the passphrase that seals the export.")
+@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def export(session: Session, file: Path, kind: str, **options: object) -> None:
+    """Write what the library knows to a file.
+
+    The file is sealed by age for a recipient or a passphrase, or it is readable JSON. JSON reveals file names,
+    labels and moments to whoever reads the file, so it asks first. Sound is never exported.
+    """
+    recipient, seal_file = options["recipient"], options["seal_passphrase_file"]
+    passphrase = None
+    if kind == "json":
+        question = f"{file} will hold file names and labels that anybody can read. Go on?"
+        session.confirm(question, is_agreed=bool(options["is_agreed"]))
+    elif not recipient:
+        given = read_passphrase(seal_file if isinstance(seal_file, Path) else None, None)
+        passphrase = given or ask_passphrase("Passphrase of the export", is_new=True)
+    with session.library() as library:
+        library.export(file, format=kind, recipient=recipient if isinstance(recipient, str) else None, passphrase=passphrase)
+    session.output.note(f"wrote {file}")
+
+
+@click.command("passwd", epilog=examples("earmark passwd", "earmark passwd --new-key-file ~/new.key"))
+@click.option("--new-key-file", type=click.Path(path_type=Path), help="Open the library by a new random key in this file.")
+@click.option("--new-passphrase-file", type=click.Path(path_type=Path), help="File whose first line is the new passphrase.")
+@click.option("--new-passphrase-fd", type=int, help="Open descriptor whose first line is the new passphrase.")
+@click.option("--keyring", "is_keyring", is_flag=True, help="Let the desktop's keyring keep the key.")
+@click.pass_obj
+def passwd(session: Session, new_key_file: Path | None, *, is_keyring: bool, **given: object) -> None:
+    """Change what opens the library.
+
+    Without an option, ask for a new passphrase. Nothing is encrypted anew: a copy of the library made earlier
+    is still opened by what opened it then.
+    """
+    from earmark_client.store import keys
+
+    new: keys.Unlock
+    if new_key_file is not None:
+        new = keys.KeyFile(new_key_file)
+    elif is_keyring:
+        new = keys.Keyring()
+    else:
+        path, descriptor = given["new_passphrase_file"], given["new_passphrase_fd"]
+        said = read_passphrase(path if isinstance(path, Path) else None, descriptor if isinstance(descriptor, int) else None)
+        new = keys.Passphrase(said or ask_passphrase("New passphrase", is_new=True))
+    with session.library() as library:
+        library.change_unlock(new)
+    session.output.note("changed what opens the library")
+
+
+@click.command("erase", epilog=examples("earmark erase"))
+@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def erase(session: Session, *, is_agreed: bool) -> None:
+    """Destroy the library's key and its files. Nothing brings it back; the sound files are not touched."""
+    session.confirm(f"Destroy the library in {session.settings.home} for good?", is_agreed=is_agreed)
+    with session.library() as library:
+        library.erase()
+    session.output.note("erased; the key is gone")
+
+
+COMMANDS = (export, passwd, erase)

@@ -1,0 +1,133 @@
+"""Commands by which a person corrects and teaches: label, labels, teach."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from earmark_client.cli import views
+from earmark_client.cli.library_cmds import json_option
+from earmark_client.cli.output import examples
+from earmark_client.cli.session import Session
+
+if TYPE_CHECKING:
+    from earmark_client.library import Library
+    from earmark_client.records import Hit
+
+ANSWERS = click.Choice(["y", "n", "s", "q"])
+
+
+@click.command(
+    "label", epilog=examples('earmark label 7 "dog"', 'earmark label 7 --not "cat" --at 12.5', "earmark label --review")
+)
+@click.argument("clip", required=False)
+@click.argument("name", required=False)
+@click.option("--not", "absent", metavar="NAME", help="Say that this is not to be heard there.")
+@click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only the moment at this second, not the whole clip.")
+@click.option("--review", "is_review", is_flag=True, help="Go through the least certain labels: yes, no, skip or quit.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many --review goes through.")
+@click.pass_obj
+def label(session: Session, clip: str | None, name: str | None, **options: object) -> None:
+    """Say what is, or is not, to be heard in a clip.
+
+    What you say beats what the model says, at once.
+    """
+    absent, limit = options["absent"], options["limit"]
+    at_s = options["at_s"] if isinstance(options["at_s"], float) else None
+    if options["is_review"]:
+        _review(session, limit if isinstance(limit, int) else 20)
+        return
+    spoken = absent if isinstance(absent, str) else name
+    if clip is None or spoken is None or (name is not None and absent is not None):
+        raise click.UsageError("say which clip, and either NAME or --not NAME", click.get_current_context())
+    with session.library() as library:
+        library.label(clip, spoken, is_present=absent is None, at_s=at_s)
+    session.output.note(f"{clip}: {'' if absent is None else 'not '}{spoken}")
+
+
+@click.group(
+    "labels",
+    invoke_without_command=True,
+    epilog=examples("earmark labels", 'earmark labels add "kettle" --phrase "a kettle whistling on a stove"'),
+)
+@json_option
+@click.pass_context
+def labels(context: click.Context, *, as_json: bool) -> None:
+    """List the labels that clips can get, or change the list."""
+    if context.invoked_subcommand is not None:
+        return
+    session: Session = context.obj
+    with session.library() as library:
+        found = [views.plain_record(known) for known in library.labels()]
+    if as_json:
+        session.output.records(found)
+    elif found:
+        session.output.rows(tuple(found[0]), [[str(value) for value in known.values()] for known in found])
+
+
+@labels.command("add", epilog=examples('earmark labels add "kettle" --phrase "a kettle whistling on a stove"'))
+@click.argument("name")
+@click.option("--phrase", help="The sound in more words than its name.")
+@click.pass_obj
+def add_label(session: Session, name: str, phrase: str | None) -> None:
+    """Add a label; every clip, old and new, can have it at once."""
+    with session.library() as library:
+        library.add_label(name, phrase=phrase)
+    session.output.note(f"added the label {name}")
+
+
+@labels.command("remove", epilog=examples('earmark labels remove "kettle"'))
+@click.argument("name")
+@click.pass_obj
+def remove_label(session: Session, name: str) -> None:
+    """Take a label off the list."""
+    with session.library() as library:
+        library.remove_label(name)
+    session.output.note(f"removed the label {name}")
+
+
+@click.command("teach", epilog=examples('earmark teach "my doorbell" ring1.wav ring2.wav ring3.wav'))
+@click.argument("name")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.pass_obj
+def teach(session: Session, name: str, files: tuple[Path, ...]) -> None:
+    """Teach a sound that is yours from three to five examples. It labels and searches at once."""
+    with session.library() as library:
+        library.teach(name, list(files))
+    session.log("teach.done", files=len(files))
+    session.output.note(f"learned {name} from {len(files)} files")
+
+
+def _review(session: Session, limit: int) -> None:
+    with session.library() as library:
+        hits = library.review(limit)
+        if not hits:
+            session.output.note("nothing to review")
+        elif sys.stdin.isatty():
+            said = _ask_each(session, library, hits)
+            session.output.note(f"{said} of {len(hits)} answered")
+        else:
+            session.output.rows(views.HIT_COLUMNS, [views.hit_row(hit) for hit in hits])
+
+
+def _ask_each(session: Session, library: Library, hits: list[Hit]) -> int:
+    """Ask about each hit's first label; return how many were answered yes or no."""
+    said = 0
+    for hit in hits:
+        if not hit.labels:
+            continue
+        name = hit.labels[0].name
+        session.output.rows(views.HIT_COLUMNS, [views.hit_row(hit)])
+        answer = click.prompt(f'Is "{name}" there? (yes, no, skip, quit)', type=ANSWERS, show_choices=True, err=True)
+        if answer == "q":
+            break
+        if answer != "s":
+            library.label(str(hit.clip_id), name, is_present=answer == "y", at_s=hit.peak_s)
+            said += 1
+    return said
+
+
+COMMANDS = (label, labels, teach)

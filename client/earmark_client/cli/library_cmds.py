@@ -1,0 +1,252 @@
+"""Commands that fill, search and read the library: init, add, search, show, list, rm, status."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import click
+
+from earmark_client.cli import views
+from earmark_client.cli.output import examples
+from earmark_client.cli.session import Session, ask_passphrase
+from earmark_shared.errors import AudioError
+
+if TYPE_CHECKING:
+    from earmark_client.library import AddReport
+    from earmark_client.records import Answer, Query
+    from earmark_client.store.keys import Unlock
+
+DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+folder_option = click.option("--folder", type=click.Path(), help="Only clips below this folder.")
+
+
+class SearchOptions(TypedDict):
+    """What `earmark search` can be told besides words."""
+
+    like: Path | None
+    at_s: float | None
+    exclude: tuple[str, ...]
+    label: str | None
+    folder: str | None
+    after: datetime | None
+    before: datetime | None
+    limit: int | None
+    min_score: float | None
+    is_why: bool
+    is_nearest: bool
+    as_json: bool
+
+
+@click.command("init", epilog=examples("earmark init", "earmark --key-file ~/earmark.key init"))
+@click.option("--passphrase", "is_passphrase", is_flag=True, help="Ask for a passphrase instead of using the keyring.")
+@click.pass_obj
+def init(session: Session, *, is_passphrase: bool) -> None:
+    """Create an encrypted library.
+
+    With --key-file a new random key is written there (keep it: without it the library is lost). With --passphrase,
+    --passphrase-file or --passphrase-fd the library is opened by a passphrase. Otherwise the desktop's keyring keeps the key.
+    """
+    from earmark_client.library import Library
+
+    with Library.create(session.settings.home, unlock=_new_unlock(session, is_passphrase), device=session.settings.device):
+        session.output.note(f"created {session.settings.home}")
+
+
+@click.command("add", epilog=examples("earmark add ~/Recordings ~/Desktop/meeting.ogg"))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--jobs", type=click.IntRange(min=1), help="Files worked on at the same time. [EARMARK_JOBS; one a core]")
+@json_option
+@click.pass_obj
+def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json: bool) -> int:
+    """Make sound files searchable.
+
+    A PATH is a file, a whole folder, or a quoted pattern such as 'birds/*.wav'.
+
+    Files that are known already cost nothing, so an interrupted add goes on when it is run again. A file that can't be
+    used is named with the reason, the others go on, and the exit code is 20.
+    """
+    with session.library() as library:
+        report = library.add(paths, on_progress=session.output.progress, jobs=jobs or session.settings.jobs)
+    session.output.end_progress()
+    return _report_add(session, report, as_json=as_json)
+
+
+@click.command(
+    "search",
+    epilog=examples(
+        'earmark search "dog barking"',
+        'earmark search "rain" --not speech --after 2026-03-01 --why',
+        "earmark search --like doorbell.wav --at 2.5",
+    ),
+)
+@click.argument("text", required=False)
+@click.option("--like", type=click.Path(path_type=Path), help="Sounds like this file.")
+@click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only this second of the --like file.")
+@click.option("--not", "exclude", multiple=True, metavar="TEXT", help="What you don't want; may be repeated.")
+@click.option("--label", help="Only clips with this label.")
+@folder_option
+@click.option("--after", type=DATE, metavar="DATE", help="Only files last changed on this day (local time) or later.")
+@click.option("--before", type=DATE, metavar="DATE", help="Only files last changed before this day.")
+@click.option("--limit", type=click.IntRange(min=1), help="Most hits shown. [EARMARK_LIMIT; 10]")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Score a hit needs; 0 shows everything. [EARMARK_MIN_SCORE]")
+@click.option("--why", "is_why", is_flag=True, help="Show where each hit's evidence came from.")
+@click.option("--nearest", "is_nearest", is_flag=True, help="When nothing is found, name the nearest miss.")
+@json_option
+@click.pass_obj
+def search(session: Session, text: str | None, **options: Unpack[SearchOptions]) -> None:
+    """Find moments by words, by example, or by both.
+
+    The score is the chance, from 0 to 1, that a hit is what you asked for. Below the model's threshold the answer is
+    "nothing found": exit code 0, nothing on stdout.
+    """
+    query = _query(session, text, options)
+    with session.library() as library:
+        answer = library.search(query)
+    session.log("search.done", hits=len(answer.hits))
+    if not answer.hits:
+        session.output.note(_nothing_found(answer, is_nearest=options["is_nearest"]))
+    elif options["as_json"]:
+        session.output.records(views.hit_record(hit) for hit in answer.hits)
+    else:
+        _write_hits(session, answer, is_why=options["is_why"])
+
+
+@click.command("show", epilog=examples("earmark show 7"))
+@click.argument("clip")
+@json_option
+@click.pass_obj
+def show(session: Session, clip: str, *, as_json: bool) -> None:
+    """Say what happens when in a clip.
+
+    CLIP is a number from `list` or `search`, a path, or the start of a content hash.
+    """
+    with session.library() as library:
+        found = library.clip(clip)
+        events = list(library.describe(found))
+    if as_json:
+        session.output.records([views.clip_record(found), *(views.event_record(event, labels) for event, labels in events)])
+        return
+    session.output.rows(views.CLIP_COLUMNS, [views.clip_row(found)])
+    session.output.rows(views.EVENT_COLUMNS, [views.event_row(event, labels) for event, labels in events])
+
+
+@click.command("list", epilog=examples("earmark list --label dog --json"))
+@folder_option
+@click.option("--label", help="Only clips with this label.")
+@json_option
+@click.pass_obj
+def list_clips(session: Session, folder: str | None, label: str | None, *, as_json: bool) -> None:
+    """List the clips of the library."""
+    with session.library() as library:
+        clips = library.clips(folder=_absolute(folder), label=label)
+    if as_json:
+        session.output.records(views.clip_record(clip) for clip in clips)
+    else:
+        session.output.rows(views.CLIP_COLUMNS, [views.clip_row(clip) for clip in clips])
+
+
+@click.command("rm", epilog=examples("earmark rm 7 ~/Recordings/old"))
+@click.argument("targets", nargs=-1, required=True, metavar="CLIP...")
+@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def remove(session: Session, targets: tuple[str, ...], *, is_agreed: bool) -> None:
+    """Forget clips: their vectors, labels, words and names. The sound files themselves are not touched."""
+    session.confirm(f"Forget {', '.join(targets)}, and every correction made there?", is_agreed=is_agreed)
+    with session.library() as library:
+        removed = library.remove(targets)
+    session.log("remove.done", removed=removed)
+    session.output.note(f"forgot {_count(removed, 'clip')}")
+
+
+@click.command("status", epilog=examples("earmark status"))
+@json_option
+@click.pass_obj
+def status(session: Session, *, as_json: bool) -> None:
+    """Say what the library holds and which model made it searchable."""
+    with session.library() as library:
+        found = library.status()
+    if as_json:
+        session.output.records([views.plain_record(found)])
+    else:
+        session.output.rows(("what", "value"), views.plain_lines(found))
+
+
+def _new_unlock(session: Session, is_passphrase: bool) -> Unlock:  # noqa: FBT001  private, one caller
+    from earmark_client.store import keys
+
+    if session.settings.key_file is not None:
+        return keys.KeyFile(session.settings.key_file)
+    given = session.given_passphrase()
+    if given is None and not is_passphrase:
+        return keys.Keyring()
+    return keys.Passphrase(given or ask_passphrase("New passphrase", is_new=True))
+
+
+def _report_add(session: Session, report: AddReport, *, as_json: bool) -> int:
+    for path, problem in report.problems:
+        message = str(problem)
+        session.output.problem(message if path in message else f"{path}: {message}", problem.hint)
+    numbers = {"added": report.added, "known": report.known, "moved": report.moved, "problems": len(report.problems)}
+    if as_json:
+        session.output.records([numbers | {"sound_s": round(report.sound_s, 3), "seconds": round(report.seconds, 3)}])
+    moved = f", {report.moved} moved" if report.moved else ""
+    session.output.note(f"added {_count(report.added, 'clip')}, {report.known} known already{moved}")
+    session.log("add.done", **numbers, sound_s=report.sound_s, seconds=report.seconds)
+    return AudioError.exit_code if report.problems else 0
+
+
+def _query(session: Session, text: str | None, options: SearchOptions) -> Query:
+    from earmark_client.records import Query
+
+    text = text or (options["label"] if options["like"] is None else None)
+    if not text and options["like"] is None:
+        raise click.UsageError("say what to look for: words, or --like FILE", click.get_current_context())
+    if options["at_s"] is not None and options["like"] is None:
+        raise click.UsageError("--at says which second of the --like file, and there is none", click.get_current_context())
+    after, before, least = options["after"], options["before"], options["min_score"]
+    return Query(
+        text=text,
+        like=options["like"],
+        at_s=options["at_s"],
+        exclude=options["exclude"],
+        label=options["label"],
+        folder=_absolute(options["folder"]),
+        after_s=after.timestamp() if after else None,
+        before_s=before.timestamp() if before else None,
+        limit=options["limit"] or session.settings.limit,
+        min_score=session.settings.min_score if least is None else least,
+    )
+
+
+def _write_hits(session: Session, answer: Answer, *, is_why: bool) -> None:
+    if not is_why:
+        session.output.rows(views.HIT_COLUMNS, [views.hit_row(hit) for hit in answer.hits])
+        return
+    for hit in answer.hits:
+        session.output.rows(views.HIT_COLUMNS, [views.hit_row(hit)])
+        for part in hit.why:
+            session.output.line(views.evidence_line(part))
+
+
+def _nothing_found(answer: Answer, *, is_nearest: bool) -> str:
+    miss = answer.nearest_miss
+    if not is_nearest:
+        return "nothing found" + (" (--nearest names the nearest miss)" if miss else "")
+    if miss is None:
+        return "nothing found, not even nearly"
+    score, _, start, end, _, path = views.hit_row(miss)
+    return f"nothing found; nearest miss: score {score} at {start}-{end} in {path}"
+
+
+def _absolute(folder: str | None) -> str | None:
+    return str(Path(folder).expanduser().absolute()) if folder else None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+COMMANDS = (init, add, search, show, list_clips, remove, status)

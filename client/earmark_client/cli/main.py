@@ -1,0 +1,103 @@
+"""The `earmark` program: global options, and the one place where an error becomes an exit code.
+
+Nothing heavy is imported here or in any module this one imports; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import click
+
+from earmark_client.cli import key_cmds, label_cmds, library_cmds
+from earmark_client.cli.output import examples, standard_output
+from earmark_client.cli.session import Session
+from earmark_shared.errors import EarmarkError
+from earmark_shared.settings import DEVICES, go_offline, load_settings
+
+INTERRUPTED = 130
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+    epilog=examples("earmark init", "earmark add ~/Recordings", 'earmark search "dog barking"'),
+)
+@click.version_option(package_name="earmark", prog_name="earmark")
+@click.option("--home", type=click.Path(path_type=Path), help="Folder of the library. [EARMARK_HOME; ~/.local/share/earmark]")
+@click.option("--key-file", type=click.Path(path_type=Path), help="File with the library's key. [EARMARK_KEY_FILE]")
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="File whose first line is the passphrase.")
+@click.option("--passphrase-fd", type=int, help="Open descriptor whose first line is the passphrase.")
+@click.option("--device", type=click.Choice(DEVICES), help="Where the model runs. [EARMARK_DEVICE; cpu]")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file. [EARMARK_CONFIG; ~/.config/earmark/config.toml]")
+@click.option("--verbose", is_flag=True, default=None, help="Write events and their numbers, never names, to stderr.")
+@click.pass_context
+def cli(context: click.Context, config: Path | None, **flags: object) -> None:
+    """Find sounds by words or by example. Nothing leaves this device, and what is stored is encrypted."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        return
+    settings = load_settings(flags, config=config)
+    context.obj = Session(settings, standard_output(color=settings.color))
+    if settings.verbose:
+        from earmark_shared.log import start_log
+
+        start_log(sys.stderr)
+
+
+for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `earmark` and return its exit code; errors are told on stderr."""
+    go_offline()
+    _keep_to_ourselves()
+    output = standard_output()
+    try:
+        code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
+        sys.stdout.flush()
+    except EarmarkError as error:
+        output.problem(str(error), error.hint)
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        output.problem(error.format_message(), _usage_hint(error))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt) as stop:
+        return _stopped(stop)
+    except BrokenPipeError:
+        # The reader of our lines went away (`earmark list | head`): there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _stopped(stop: BaseException) -> int:
+    output = standard_output()
+    output.end_progress()
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__cause__, KeyboardInterrupt):
+        output.problem("stopped; what was finished is kept", "run the same command again to go on from there")
+        return INTERRUPTED
+    output.problem("nothing was done")
+    return 1
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.command_path} --help shows what can be said" if context else ""
+
+
+def _keep_to_ourselves() -> None:
+    """Create files only for their owner, and never leave a core dump with a key in it."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

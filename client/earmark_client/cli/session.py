@@ -1,0 +1,113 @@
+"""What every command starts from: settings, output, and the library opened with the key its owner chose."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from earmark_client.cli.output import Output
+from earmark_shared.errors import SettingsError
+from earmark_shared.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from earmark_client.library import Library
+    from earmark_client.store.keys import Unlock
+
+PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
+LONGEST_PASSPHRASE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of the command line."""
+
+    settings: ClientSettings
+    output: Output
+
+    @contextmanager
+    def library(self) -> Iterator[Library]:
+        """Open the library of this run and close it at the end."""
+        from earmark_client.library import Library
+
+        with Library.open(self.settings.home, unlock=self.unlock(), device=self.settings.device) as library:
+            yield library
+
+    def unlock(self) -> Unlock:
+        """Return what opens the existing library: the kind of key its header names, from the place the settings name.
+
+        Raises:
+            HomeMissingError: there is no library.
+            SettingsError: the library needs a key file or a passphrase and nobody said where it is.
+        """
+        from earmark_client.store import keys
+
+        mode = keys.key_mode(self.settings.home)
+        if mode == keys.KeyMode.KEY_FILE:
+            if self.settings.key_file is None:
+                raise SettingsError("this library is opened by a key file", hint="say which: --key-file FILE or EARMARK_KEY_FILE")
+            return keys.KeyFile(self.settings.key_file)
+        if mode == keys.KeyMode.PASSPHRASE:
+            return keys.Passphrase(self.given_passphrase() or ask_passphrase("Passphrase"))
+        return keys.Keyring()
+
+    def given_passphrase(self) -> bytes | None:
+        """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
+        return read_passphrase(self.settings.passphrase_file, self.settings.passphrase_fd)
+
+    def log(self, event: str, **numbers: float) -> None:
+        """Log an event of `earmark_shared.log` when the log is on (it costs an import)."""
+        if self.settings.verbose:
+            from earmark_shared.log import Event, log_event
+
+            log_event(Event(event), **numbers)
+
+    def confirm(self, question: str, *, is_agreed: bool) -> None:
+        """Ask before something is destroyed or revealed; `is_agreed` is what ``--yes`` says.
+
+        Raises:
+            click.UsageError: nobody is there to answer.
+            click.Abort: the answer is no.
+        """
+        if is_agreed:
+            return
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{question} Say so with --yes.")
+        click.confirm(question, abort=True, err=True)
+
+
+def read_passphrase(path: Path | None, descriptor: int | None) -> bytes | None:
+    """Return the first line of a file or an open descriptor, without its line end; None when neither is given.
+
+    Raises:
+        SettingsError: it can't be read, is empty, or is longer than `LONGEST_PASSPHRASE_BYTES`.
+    """
+    if path is None and descriptor is None:
+        return None
+    place = str(path) if path is not None else f"descriptor {descriptor}"
+    try:
+        with open(path if path is not None else os.dup(descriptor or 0), "rb") as source:  # noqa: PTH123  a path or a descriptor
+            line = source.readline(LONGEST_PASSPHRASE_BYTES + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise SettingsError(f"{place}: the passphrase can't be read: {error.strerror}", hint=PASSPHRASE_HINT) from error
+    if not line or len(line) > LONGEST_PASSPHRASE_BYTES:
+        raise SettingsError(f"{place}: the first line is not a passphrase", hint="write the passphrase on the first line")
+    return line
+
+
+def ask_passphrase(prompt: str, *, is_new: bool = False) -> bytes:
+    """Ask for a passphrase on the terminal, twice when it is new, without showing it.
+
+    Raises:
+        SettingsError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise SettingsError("a passphrase is needed and there is no terminal to ask on", hint=PASSPHRASE_HINT)
+    answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True)
+    return answer.encode()
