@@ -19,9 +19,23 @@
     |   |-- NewerSchemaError        38
     |   `-- NotInLibraryError       39
     |-- TrustError                  40
-    |   `-- ModelError              41
+    |   |-- ModelError              41
+    |   |-- SignatureError          42
+    |   `-- CertificateError        43
     |-- PrivacyError                50
     |-- ProtocolError               60
+    |   |-- MalformedError          60
+    |   |-- PhaseError              60
+    |   |-- KeyExchangeError        60
+    |   |-- PlanError               61
+    |   |-- PolicyError             62
+    |   |-- RosterError             63
+    |   |-- BoxError                64
+    |   |-- ConsistencyError        65
+    |   |-- CountError              66
+    |   |-- NormError               67
+    |   |-- DeadlineError           68
+    |   `-- RoundBudgetError        69
     `-- NetworkError                70
 
 A class's docstring is the sentence a user can read; `hint` is what to do next. Verification raises one of these, it never
@@ -146,6 +160,18 @@ class ModelError(TrustError):
     exit_code = 41
 
 
+class SignatureError(TrustError):
+    """A signature is not right."""
+
+    exit_code = 42
+
+
+class CertificateError(TrustError):
+    """A certificate is not right, not current or revoked."""
+
+    exit_code = 43
+
+
 class PrivacyError(EarmarkError):
     """The privacy budget does not allow this."""
 
@@ -156,6 +182,90 @@ class ProtocolError(EarmarkError):
     """A message breaks the protocol."""
 
     exit_code = 60
+    abort_code = 0
+    """What an `Abort` message says about it: `AbortCode` in round.py."""
+
+    def __init__(self, message: str = "", *, hint: str = "", culprit: int | None = None) -> None:
+        """Also keep the roster index of the device that caused it, if one did."""
+        super().__init__(message, hint=hint)
+        self.culprit = culprit
+
+
+class MalformedError(ProtocolError):
+    """A message is not one that the protocol knows."""
+
+
+class PhaseError(ProtocolError):
+    """A message came twice, or before or after its time."""
+
+
+class KeyExchangeError(ProtocolError):
+    """A public key is worthless."""
+
+    abort_code = 3
+
+
+class PlanError(ProtocolError):
+    """The round's plan is not genuine, not current or not for this model."""
+
+    exit_code = 61
+    abort_code = 1
+
+
+class PolicyError(ProtocolError):
+    """The round asks for less protection than this device accepts."""
+
+    exit_code = 62
+    abort_code = 2
+
+
+class RosterError(ProtocolError):
+    """The list of devices in the round can't be trusted."""
+
+    exit_code = 63
+    abort_code = 3
+
+
+class BoxError(ProtocolError):
+    """A share that another device sealed for this one is damaged."""
+
+    exit_code = 64
+    abort_code = 4
+
+
+class ConsistencyError(ProtocolError):
+    """The server does not tell every device the same."""
+
+    exit_code = 65
+    abort_code = 5
+
+
+class CountError(ProtocolError):
+    """Too few devices are left for anything to be opened."""
+
+    exit_code = 66
+    abort_code = 6
+
+
+class NormError(ProtocolError):
+    """An update is not finite, or larger than its bound."""
+
+    exit_code = 67
+    abort_code = 7
+
+
+class DeadlineError(ProtocolError):
+    """A message came after its time."""
+
+    exit_code = 68
+    abort_code = 8
+
+
+class RoundBudgetError(ProtocolError):
+    """The privacy budget does not allow this round."""
+
+    exit_code = 69
+    abort_code = 9
 
 
 class NetworkError(EarmarkError):
