@@ -5,6 +5,7 @@
     |-- AudioError                  20   a sound file can't be used (its own tree: see below)
     |   |-- NotAudioError           20
     |   |-- UnsafePathError         20
+    |   |-- UnreadableAudioError    20
     |   |-- DamagedAudioError       20
     |   |-- AudioLimitError         20
     |   `-- EmptyAudioError         20
@@ -23,6 +24,12 @@
     |   |-- SignatureError          42
     |   `-- CertificateError        43
     |-- PrivacyError                50
+    |   |-- BudgetError             51
+    |   |-- ClockError              52
+    |   |-- ReplayedPlanError       53
+    |   |-- LedgerError             54
+    |   |-- LedgerRollbackError     55
+    |   `-- NoiseError              56
     |-- ProtocolError               60
     |   |-- MalformedError          60
     |   |-- PhaseError              60
@@ -74,6 +81,10 @@ class NotAudioError(AudioError):
 
 class UnsafePathError(AudioError):
     """The path is not a plain file inside the folder that was named."""
+
+
+class UnreadableAudioError(AudioError):
+    """The sound file can't be read."""
 
 
 class DamagedAudioError(AudioError):
@@ -176,6 +187,42 @@ class PrivacyError(EarmarkError):
     """The privacy budget does not allow this."""
 
     exit_code = 50
+
+
+class BudgetError(PrivacyError):
+    """This round would spend more privacy than is left."""
+
+    exit_code = 51
+
+
+class ClockError(PrivacyError):
+    """The clock went back since privacy was last spent."""
+
+    exit_code = 52
+
+
+class ReplayedPlanError(PrivacyError):
+    """This round was paid for before; it is not run twice."""
+
+    exit_code = 53
+
+
+class LedgerError(PrivacyError):
+    """The record of spent privacy is damaged or was changed."""
+
+    exit_code = 54
+
+
+class LedgerRollbackError(LedgerError):
+    """The record of spent privacy is older than the one this device last saw."""
+
+    exit_code = 55
+
+
+class NoiseError(PrivacyError):
+    """A setting or a value would leave the noise too weak to protect anything."""
+
+    exit_code = 56
 
 
 class ProtocolError(EarmarkError):

@@ -1,0 +1,203 @@
+"""The decoder's own process: it is handed open files, one after another, and answers with 16 kHz mono sound.
+
+It knows no path, opens nothing and reads no metadata. One Unix socket carries everything. From the parent: a byte `D` with the
+file's descriptor, then `G` (go) or `N` (next) once the header is known. To the parent: one-byte kind, length, payload:
+
+    I  header: rate, channels, frames declared, container        B  float32 samples
+    E  end of the sound                                          F  one byte: why there is no (more) sound
+
+The parent trusts none of it and counts time, length and memory itself (`decode.py`).
+"""
+
+from __future__ import annotations
+
+import array
+import io
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+BLOCK_FRAMES = 65_536
+OUTPUT_RATE_HZ = 16_000
+LARGEST_SAMPLE = 4.0
+HEADER = struct.Struct("<cI")
+INFO = struct.Struct("<IIq8s")
+DECODE, GO, NEXT = b"D", b"G", b"N"
+INFORM, BLOCK, END, FAULT = b"I", b"B", b"E", b"F"
+DAMAGED, NOT_FINITE, TOO_LOUD, TRUNCATED, NO_MEMORY, UNEXPECTED = b"d", b"n", b"l", b"t", b"m", b"u"
+_CONTAINERS = {"WAV": b"WAV", "WAVEX": b"WAV", "RF64": b"WAV", "FLAC": b"FLAC", "OGG": b"OGG", "MP3": b"MP3", "MPEG": b"MP3"}
+_CONTAINERS |= {"AIFF": b"AIFF"}
+
+
+class FaultError(Exception):
+    """The file can't be decoded; `code` says why."""
+
+    def __init__(self, code: bytes) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main(descriptor: int) -> None:
+    """Serve the parent at the other end of the socket `descriptor` until it hangs up."""
+    from earmark_client.audio import sandbox
+
+    channel = socket.socket(fileno=descriptor)
+    warm_up()
+    sandbox.lock_down()
+    serve(channel)
+
+
+def warm_up() -> None:
+    """Decode one small sound, so that nothing needs importing once files can't be opened any more."""
+    import numpy as np
+    import soundfile
+
+    memory = io.BytesIO()
+    soundfile.write(memory, np.zeros(100, dtype=np.float32), 44_100, format="WAV")
+    memory.seek(0)
+    with soundfile.SoundFile(memory) as sound:
+        for _ in waveforms(sound):
+            pass
+    try:
+        soundfile.SoundFile(io.BytesIO(b"not a sound"))
+    except soundfile.LibsndfileError:
+        pass
+
+
+def serve(channel: socket.socket) -> None:
+    """Answer one file after another."""
+    while True:
+        request, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_LEN(4))
+        if not request:
+            return
+        if request != DECODE or not ancillary:
+            continue
+        descriptor = array.array("i", ancillary[0][2][:4])[0]
+        try:
+            answer_file(channel, descriptor)
+        except FaultError as fault:
+            send(channel, FAULT, fault.code)
+        except MemoryError:
+            send(channel, FAULT, NO_MEMORY)
+        except ConnectionError:
+            return
+        except Exception:  # noqa: BLE001  a decoder may raise anything; the parent starts a new worker
+            send(channel, FAULT, UNEXPECTED)
+        finally:
+            os.close(descriptor)
+
+
+def send(channel: socket.socket, kind: bytes, payload: bytes | memoryview) -> None:
+    """One message; waits while the parent is busy, which is what bounds memory."""
+    channel.sendall(HEADER.pack(kind, len(payload)))
+    channel.sendall(payload)
+
+
+def answer_file(channel: socket.socket, descriptor: int) -> None:
+    """Header, the parent's word, then all of the sound."""
+    import soundfile
+
+    try:
+        sound = soundfile.SoundFile(descriptor, closefd=False)
+    except (soundfile.LibsndfileError, ValueError, TypeError) as refusal:
+        raise FaultError(DAMAGED) from refusal
+    with sound:
+        container = _CONTAINERS.get(sound.format, b"")
+        send(channel, INFORM, INFO.pack(sound.samplerate, sound.channels, sound.frames, container))
+        if channel.recv(1) != GO:
+            return
+        for block in waveforms(sound):
+            if block.size:
+                send(channel, BLOCK, memoryview(block).cast("B"))
+        if is_cut_short(descriptor, container, sound.frames, sound.tell()):
+            raise FaultError(TRUNCATED)
+    send(channel, END, b"")
+
+
+def waveforms(sound: Any) -> Any:  # noqa: ANN401  soundfile has no types
+    """Blocks of 16 kHz mono float32, one per 65,536 frames of the file, the last with the resampler's rest."""
+    import numpy as np
+    import soundfile
+    import soxr
+
+    buffer = np.empty((BLOCK_FRAMES, sound.channels), dtype=np.float32)
+    resampler = None
+    if sound.samplerate != OUTPUT_RATE_HZ:
+        resampler = soxr.ResampleStream(sound.samplerate, OUTPUT_RATE_HZ, 1, dtype="float32", quality="HQ")
+    frames = BLOCK_FRAMES
+    while frames == BLOCK_FRAMES:
+        try:
+            frames = sound.buffer_read_into(buffer, "float32")
+        except soundfile.LibsndfileError as refusal:
+            raise FaultError(DAMAGED) from refusal
+        mono = mixed_down(checked(buffer[:frames]))
+        yield mono if resampler is None else resampler.resample_chunk(mono, last=frames < BLOCK_FRAMES)
+
+
+def checked(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`frames (n, channels)`, or a fault: no NaN or infinity, nothing beyond four times full scale."""
+    if not frames.size:
+        return frames
+    largest = max(float(frames.max()), -float(frames.min()))  # either is NaN if any sample is
+    if not largest < float("inf"):
+        raise FaultError(NOT_FINITE)
+    if largest > LARGEST_SAMPLE:
+        raise FaultError(TOO_LOUD)
+    return frames
+
+
+def mixed_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean of the channels, `(n,)`, in memory of its own."""
+    if frames.shape[1] == 1:
+        return frames[:, 0].copy()
+    return frames.mean(axis=1)
+
+
+def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int) -> bool:
+    """Whether the file ends before the sound that its header or its last page promises."""
+    size = os.fstat(descriptor).st_size
+    if container in {b"FLAC", b"MP3"}:
+        return declared < 1 << 60 and decoded + 4_608 < declared  # an MP3 encoder's padding is at most that
+    if container in {b"WAV", b"AIFF"}:
+        return _chunks_end(descriptor, size) > size
+    return container == b"OGG" and _last_page_end(descriptor, size) > size
+
+
+def _chunks_end(descriptor: int, size: int) -> int:
+    """Where the sound chunk of a RIFF or FORM file says it ends; 0 if it doesn't say (a stream's placeholder)."""
+    start = os.pread(descriptor, 12, 0)
+    layout, wanted = (">4sI", b"SSND") if start[:4] == b"FORM" else ("<4sI", b"data")
+    place = 12
+    for _ in range(1_000):
+        header = os.pread(descriptor, 8, place)
+        if len(header) < 8:
+            return 0
+        name, length = struct.unpack(layout, header)
+        if name == wanted:
+            return 0 if start[:4] == b"RF64" or length >= 0x7FFF_0000 else place + 8 + length
+        place += 8 + length + (length & 1)
+    return 0
+
+
+def _last_page_end(descriptor: int, size: int) -> int:
+    """Where the last Ogg page says it ends; past the file if the page's own header is cut."""
+    tail_start = max(0, size - 66_000)  # a page is at most 65,307 bytes
+    tail = os.pread(descriptor, 66_000, tail_start)
+    place = tail.rfind(b"OggS")
+    if place < 0:
+        return 0
+    header = tail[place : place + 27]
+    if len(header) < 27 or len(tail) < place + 27 + header[26]:
+        return size + 1
+    table = tail[place + 27 : place + 27 + header[26]]
+    return tail_start + place + 27 + len(table) + sum(table)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
