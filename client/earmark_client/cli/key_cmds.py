@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
 from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file, read_passphrase
+
+
+class ExportOptions(TypedDict):
+    """What `earmark export` can be told besides the file and its format."""
+
+    recipient: str | None
+    seal_passphrase_file: Path | None
+    is_agreed: bool
+
+
+class PassphraseSource(TypedDict):
+    """Where `earmark passwd` finds what shall open the library."""
+
+    new_passphrase_file: Path | None
+    new_passphrase_fd: int | None
+    is_keyring: bool
 
 
 @click.command(
@@ -21,47 +38,47 @@ from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
 @click.option("--seal-passphrase-file", type=click.Path(path_type=Path), help="File with the passphrase that seals the export.")
 @click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @click.pass_obj
-def export(session: Session, file: Path, kind: str, **options: object) -> None:
+def export(session: Session, /, file: Path, kind: str, **options: Unpack[ExportOptions]) -> None:
     """Write what the library knows to a file.
 
     The file is sealed by age for a recipient or a passphrase, or it is readable JSON. JSON reveals file names,
     labels and moments to whoever reads the file, so it asks first. Sound is never exported.
     """
-    recipient, seal_file = options["recipient"], options["seal_passphrase_file"]
     passphrase = None
     if kind == "json":
         question = f"{file} will hold file names and labels that anybody can read. Go on?"
-        session.confirm(question, is_agreed=bool(options["is_agreed"]))
-    elif not recipient:
-        given = read_passphrase(seal_file if isinstance(seal_file, Path) else None, None)
+        session.confirm(question, is_agreed=options["is_agreed"])
+    elif options["recipient"] is None:
+        given = read_passphrase(options["seal_passphrase_file"], None)
         passphrase = given or ask_passphrase("Passphrase of the export", is_new=True)
     with session.library() as library:
-        library.export(file, format=kind, recipient=recipient if isinstance(recipient, str) else None, passphrase=passphrase)
+        library.export(file, format=kind, recipient=options["recipient"], passphrase=passphrase)
     session.output.note(f"wrote {file}")
 
 
 @click.command("passwd", epilog=examples("earmark passwd", "earmark passwd --new-key-file ~/new.key"))
-@click.option("--new-key-file", type=click.Path(path_type=Path), help="Open the library by a new random key in this file.")
+@click.option(
+    "--new-key-file", "new_key", type=click.Path(path_type=Path), help="Open the library by a new random key in this file."
+)
 @click.option("--new-passphrase-file", type=click.Path(path_type=Path), help="File whose first line is the new passphrase.")
 @click.option("--new-passphrase-fd", type=int, help="Open descriptor whose first line is the new passphrase.")
 @click.option("--keyring", "is_keyring", is_flag=True, help="Let the desktop's keyring keep the key.")
 @click.pass_obj
-def passwd(session: Session, new_key_file: Path | None, *, is_keyring: bool, **given: object) -> None:
+def passwd(session: Session, /, new_key: Path | None, **given: Unpack[PassphraseSource]) -> None:
     """Change what opens the library.
 
     Without an option, ask for a new passphrase. Nothing is encrypted anew: a copy of the library made earlier
     is still opened by what opened it then.
     """
-    from earmark_client.store import keys
+    from earmark_client.store import keyrings, keys
 
-    new: keys.Unlock
-    if new_key_file is not None:
-        new = keys.KeyFile(new_key_file)
-    elif is_keyring:
-        new = keys.Keyring()
+    new: keys.Secret
+    if new_key is not None:
+        new = new_key_file(new_key)
+    elif given["is_keyring"]:
+        new = keyrings.Keyring()
     else:
-        path, descriptor = given["new_passphrase_file"], given["new_passphrase_fd"]
-        said = read_passphrase(path if isinstance(path, Path) else None, descriptor if isinstance(descriptor, int) else None)
+        said = read_passphrase(given["new_passphrase_file"], given["new_passphrase_fd"])
         new = keys.Passphrase(said or ask_passphrase("New passphrase", is_new=True))
     with session.library() as library:
         library.change_unlock(new)

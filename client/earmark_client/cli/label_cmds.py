@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 ANSWERS = click.Choice(["y", "n", "s", "q"])
 
 
+class LabelOptions(TypedDict):
+    """What `earmark label` can be told besides the clip and the name."""
+
+    absent: str | None
+    at_s: float | None
+    is_review: bool
+    limit: int
+
+
 @click.command(
     "label", epilog=examples('earmark label 7 "dog"', 'earmark label 7 --not "cat" --at 12.5', "earmark label --review")
 )
@@ -30,21 +39,20 @@ ANSWERS = click.Choice(["y", "n", "s", "q"])
 @click.option("--review", "is_review", is_flag=True, help="Go through the least certain labels: yes, no, skip or quit.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many --review goes through.")
 @click.pass_obj
-def label(session: Session, clip: str | None, name: str | None, **options: object) -> None:
+def label(session: Session, /, clip: str | None, name: str | None, **options: Unpack[LabelOptions]) -> None:
     """Say what is, or is not, to be heard in a clip.
 
     What you say beats what the model says, at once.
     """
-    absent, limit = options["absent"], options["limit"]
-    at_s = options["at_s"] if isinstance(options["at_s"], float) else None
+    absent = options["absent"]
     if options["is_review"]:
-        _review(session, limit if isinstance(limit, int) else 20)
+        _review(session, options["limit"])
         return
-    spoken = absent if isinstance(absent, str) else name
+    spoken = name if absent is None else absent
     if clip is None or spoken is None or (name is not None and absent is not None):
         raise click.UsageError("say which clip, and either NAME or --not NAME", click.get_current_context())
     with session.library() as library:
-        library.label(clip, spoken, is_present=absent is None, at_s=at_s)
+        library.label(clip, spoken, is_present=absent is None, at_s=options["at_s"])
     session.output.note(f"{clip}: {'' if absent is None else 'not '}{spoken}")
 
 

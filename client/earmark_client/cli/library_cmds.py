@@ -10,13 +10,13 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase
-from earmark_shared.errors import AudioError
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file
+from earmark_shared.errors import AudioError, HomeExistsError
 
 if TYPE_CHECKING:
     from earmark_client.library import AddReport
     from earmark_client.records import Answer, Query
-    from earmark_client.store.keys import Unlock
+    from earmark_client.store.keys import Secret
 
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -96,7 +96,7 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
 @click.option("--nearest", "is_nearest", is_flag=True, help="When nothing is found, name the nearest miss.")
 @json_option
 @click.pass_obj
-def search(session: Session, text: str | None, **options: Unpack[SearchOptions]) -> None:
+def search(session: Session, /, text: str | None, **options: Unpack[SearchOptions]) -> None:
     """Find moments by words, by example, or by both.
 
     The score is the chance, from 0 to 1, that a hit is what you asked for. Below the model's threshold the answer is
@@ -174,14 +174,16 @@ def status(session: Session, *, as_json: bool) -> None:
         session.output.rows(("what", "value"), views.plain_lines(found))
 
 
-def _new_unlock(session: Session, is_passphrase: bool) -> Unlock:  # noqa: FBT001  private, one caller
-    from earmark_client.store import keys
+def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT001  private, one caller
+    from earmark_client.store import keyrings, keys
 
+    if (session.settings.home / keys.HEADER_NAME).exists():
+        raise HomeExistsError(f"there is a library in {session.settings.home} already", hint="use it, or name another --home")
     if session.settings.key_file is not None:
-        return keys.KeyFile(session.settings.key_file)
+        return new_key_file(session.settings.key_file)
     given = session.given_passphrase()
     if given is None and not is_passphrase:
-        return keys.Keyring()
+        return keyrings.Keyring()
     return keys.Passphrase(given or ask_passphrase("New passphrase", is_new=True))
 
 

@@ -6,7 +6,6 @@ Nothing heavy is imported here or in any module this one imports; each command i
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from earmark_client.cli import key_cmds, label_cmds, library_cmds
 from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
+from earmark_shared.files import harden_process
 from earmark_shared.settings import DEVICES, go_offline, load_settings
 
 INTERRUPTED = 130
@@ -36,7 +36,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file. [EARMARK_CONFIG; ~/.config/earmark/config.toml]")
 @click.option("--verbose", is_flag=True, default=None, help="Write events and their numbers, never names, to stderr.")
 @click.pass_context
-def cli(context: click.Context, config: Path | None, **flags: object) -> None:
+def cli(context: click.Context, /, config: Path | None, **flags: object) -> None:
     """Find sounds by words or by example. Nothing leaves this device, and what is stored is encrypted."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -56,7 +56,7 @@ for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS
 def main(arguments: list[str] | None = None) -> int:
     """Run `earmark` and return its exit code; errors are told on stderr."""
     go_offline()
-    _keep_to_ourselves()
+    harden_process()
     output = standard_output()
     try:
         code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
@@ -91,12 +91,6 @@ def _stopped(stop: BaseException) -> int:
 def _usage_hint(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{context.command_path} --help shows what can be said" if context else ""
-
-
-def _keep_to_ourselves() -> None:
-    """Create files only for their owner, and never leave a core dump with a key in it."""
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from earmark_shared.settings import ClientSettings
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
-    from earmark_client.store.keys import Unlock
+    from earmark_client.store.keys import KeyFile, Secret
 
 PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
 LONGEST_PASSPHRASE_BYTES = 4096
@@ -39,25 +39,25 @@ class Session:
         with Library.open(self.settings.home, unlock=self.unlock(), device=self.settings.device) as library:
             yield library
 
-    def unlock(self) -> Unlock:
-        """Return what opens the existing library: the kind of key its header names, from the place the settings name.
+    def unlock(self) -> Secret:
+        """Return what opens the existing library: the kind of secret its header names, from the place the settings name.
 
         Raises:
             HomeMissingError: there is no library.
             SettingsError: the library needs a key file or a passphrase and nobody said where it is.
         """
-        from earmark_client.store import keys
+        from earmark_client.store import keyrings, keys
 
-        mode = keys.key_mode(self.settings.home)
-        if mode == keys.KeyMode.KEY_FILE:
+        mode = keys.read_mode(self.settings.home)
+        if mode == keys.KeyFile.mode:
             if self.settings.key_file is None:
                 raise SettingsError("this library is opened by a key file", hint="say which: --key-file FILE or EARMARK_KEY_FILE")
             return keys.KeyFile(self.settings.key_file)
-        if mode == keys.KeyMode.PASSPHRASE:
+        if mode == keys.Passphrase.mode:
             return keys.Passphrase(self.given_passphrase() or ask_passphrase("Passphrase"))
-        return keys.Keyring()
+        return keyrings.Keyring()
 
-    def given_passphrase(self) -> bytes | None:
+    def given_passphrase(self) -> str | None:
         """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
         return read_passphrase(self.settings.passphrase_file, self.settings.passphrase_fd)
 
@@ -82,7 +82,16 @@ class Session:
         click.confirm(question, abort=True, err=True)
 
 
-def read_passphrase(path: Path | None, descriptor: int | None) -> bytes | None:
+def new_key_file(path: Path) -> KeyFile:
+    """Return the key file at `path`; write a new random key there unless there is a file."""
+    from earmark_client.store import keys
+
+    if not path.exists():
+        keys.create_key_file(path)
+    return keys.KeyFile(path)
+
+
+def read_passphrase(path: Path | None, descriptor: int | None) -> str | None:
     """Return the first line of a file or an open descriptor, without its line end; None when neither is given.
 
     Raises:
@@ -93,15 +102,17 @@ def read_passphrase(path: Path | None, descriptor: int | None) -> bytes | None:
     place = str(path) if path is not None else f"descriptor {descriptor}"
     try:
         with open(path if path is not None else os.dup(descriptor or 0), "rb") as source:  # noqa: PTH123  a path or a descriptor
-            line = source.readline(LONGEST_PASSPHRASE_BYTES + 1).rstrip(b"\r\n")
+            line = source.readline(LONGEST_PASSPHRASE_BYTES + 1).rstrip(b"\r\n").decode("utf-8")
     except OSError as error:
         raise SettingsError(f"{place}: the passphrase can't be read: {error.strerror}", hint=PASSPHRASE_HINT) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{place}: the first line is not text", hint="write the passphrase in UTF-8") from error
     if not line or len(line) > LONGEST_PASSPHRASE_BYTES:
         raise SettingsError(f"{place}: the first line is not a passphrase", hint="write the passphrase on the first line")
     return line
 
 
-def ask_passphrase(prompt: str, *, is_new: bool = False) -> bytes:
+def ask_passphrase(prompt: str, *, is_new: bool = False) -> str:
     """Ask for a passphrase on the terminal, twice when it is new, without showing it.
 
     Raises:
@@ -110,4 +121,4 @@ def ask_passphrase(prompt: str, *, is_new: bool = False) -> bytes:
     if not sys.stdin.isatty():
         raise SettingsError("a passphrase is needed and there is no terminal to ask on", hint=PASSPHRASE_HINT)
     answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True)
-    return answer.encode()
+    return answer

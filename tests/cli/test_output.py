@@ -1,0 +1,219 @@
+"""What the commands write where: tables, lines, objects, notes, problems and exit codes."""
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earmark_client.cli import main as program
+from earmark_client.cli.output import Output, clock, progress_line, visible
+from earmark_client.cli.session import Session
+from earmark_client.records import Answer
+from tests.cli.fake import HIT, FakeLibrary, damaged
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def library(monkeypatch):
+    library = FakeLibrary()
+    monkeypatch.setattr(Session, "library", library.opened)
+    return library
+
+
+@pytest.fixture
+def earmark(library, capsys):
+    def run(*arguments):
+        code = program.main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Both streams are a terminal."""
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(program, "standard_output", lambda *, color=True: Output(out, err, color=color))
+    return out, err
+
+
+def test_hits_are_tab_separated_lines_when_nobody_watches(earmark):
+    assert earmark("search", "dog") == (0, "0.81\t7\t1:01.4\t1:03.0\tdog, bark\t/music/a.wav\n", "")
+
+
+def test_hits_are_a_table_on_a_terminal(earmark, terminal):
+    earmark("search", "dog")
+    heading, row = terminal[0].getvalue().splitlines()
+    assert heading == "\033[1mscore  clip  start   end     labels     file\033[0m"
+    assert row == "0.81   7     1:01.4  1:03.0  dog, bark  /music/a.wav"
+
+
+def test_no_color_means_no_escape_sequences(earmark, terminal, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    earmark("search", "dog")
+    assert "\033" not in terminal[0].getvalue()
+
+
+def test_json_hits_have_stable_keys(earmark):
+    _, out, _ = earmark("search", "dog", "--json")
+    assert json.loads(out) == {
+        "score": 0.8123, "clip": 7, "segment": 91, "path": "/music/a.wav", "start_s": 61.44, "end_s": 63.0, "peak_s": 61.9,
+        "labels": [{"name": "dog", "score": 0.9}, {"name": "bark", "score": 0.5}],
+        "why": [{"source": "text", "detail": "dog barking ~ Bark", "score": 0.7}],
+    }  # fmt: skip
+
+
+def test_why_says_where_the_evidence_came_from(earmark):
+    _, out, _ = earmark("search", "dog", "--why")
+    assert out.splitlines()[1] == "  why: text 0.70  dog barking ~ Bark"
+
+
+def test_nothing_found_is_said_on_stderr_and_is_no_failure(earmark, library):
+    library.answer = Answer((), HIT, "v")
+    assert earmark("search", "unicorn") == (0, "", "nothing found (--nearest names the nearest miss)\n")
+    assert earmark("search", "unicorn", "--nearest") == (
+        0,
+        "",
+        "nothing found; nearest miss: score 0.81 at 1:01.4-1:03.0 in /music/a.wav\n",
+    )
+    library.answer = Answer((), None, "v")
+    assert earmark("search", "unicorn", "--json", "--nearest") == (0, "", "nothing found, not even nearly\n")
+
+
+def test_every_filter_reaches_the_query(earmark, library, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    earmark(
+        "search", "rain", "--like", "a.wav", "--at", "2.5", "--not", "speech", "--not", "wind", "--label", "water",
+        "--folder", "in", "--after", "2026-03-01", "--before", "2026-03-02T12:00:00", "--limit", "4", "--min-score", "0.2",
+    )  # fmt: skip
+    query = library.calls[0][1]
+    assert (query.text, str(query.like), query.at_s, query.exclude) == ("rain", "a.wav", 2.5, ("speech", "wind"))
+    assert (query.label, query.folder, query.limit, query.min_score) == ("water", str(tmp_path / "in"), 4, 0.2)
+    assert query.before_s - query.after_s == 36 * 3600
+
+
+def test_a_label_alone_is_a_question(earmark, library):
+    earmark("search", "--label", "dog")
+    assert (library.calls[0][1].text, library.calls[0][1].label) == ("dog", "dog")
+
+
+def test_a_question_needs_something_to_look_for(earmark):
+    assert earmark("search") == (
+        2,
+        "",
+        "earmark: say what to look for: words, or --like FILE\nhint: earmark search --help shows what can be said\n",
+    )
+
+
+def test_add_names_each_problem_with_reason_and_remedy_and_ends_with_20(earmark, library):
+    library.problems = (damaged("/x/a.wav"), damaged("/x/b.wav"))
+    code, out, err = earmark("add", "/x")
+    assert (code, out) == (20, "")
+    assert err.splitlines() == [
+        "earmark: /x/a.wav: the file ends early",
+        "hint: copy it again",
+        "earmark: /x/b.wav: the file ends early",
+        "hint: copy it again",
+        "added 2 clips, 1 known already",
+    ]
+
+
+def test_a_progress_bar_is_drawn_only_on_a_terminal(earmark, terminal):
+    earmark("add", "/x")
+    assert "[############............] 1/2  120x realtime  0:00.5 left  /x/a.wav" in terminal[1].getvalue()
+
+
+def test_no_progress_bar_without_a_terminal(earmark):
+    assert "realtime" not in earmark("add", "/x")[2]
+
+
+def test_ctrl_c_ends_with_130_and_says_what_is_kept(earmark, library):
+    library.raises = KeyboardInterrupt()
+    code, out, err = earmark("add", "/x")
+    assert (code, out) == (130, "")
+    assert "what was finished is kept" in err
+
+
+@pytest.mark.parametrize("command", [["rm", "7"], ["erase"], ["export", "f.json", "--format", "json"]])
+def test_what_destroys_or_reveals_asks(earmark, library, command, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, _, err = earmark(*command)
+    assert (code, library.calls) == (2, [])
+    assert "--yes" in err
+    assert earmark(*command, "--yes")[0] == 0
+    assert len(library.calls) == 1
+
+
+def test_a_no_means_no(earmark, library, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert earmark("erase")[0] == 1
+    assert library.calls == []
+
+
+def test_list_show_status_and_labels_speak_json(earmark):
+    listed = json.loads(earmark("list", "--json")[1])
+    assert (listed["clip"], listed["recorded_at"]) == (7, "2020-09-13T12:26:40+00:00")
+    shown = [json.loads(line) for line in earmark("show", "7", "--json")[1].splitlines()]
+    assert shown[1] == {"clip": 7, "start_s": 0.0, "end_s": 0.975, "labels": [{"name": "dog", "score": 0.9}]}
+    assert json.loads(earmark("status", "--json")[1]) == {"clips": 1, "model_version": "yes-123", "size_bytes": None}
+    assert json.loads(earmark("labels", "--json")[1]) == {"name": "dog", "score": 1.0}
+
+
+def test_show_says_what_happens_when(earmark):
+    assert earmark("show", "7")[1].splitlines()[1:] == ["0:00.0\t0:01.0\tdog 0.90", "1:01:01.0\t1:01:02.0\t"]
+
+
+def test_a_yes_and_a_no_are_kept(earmark, library):
+    earmark("label", "7", "dog")
+    earmark("label", "7", "--not", "cat", "--at", "12.5")
+    assert library.calls == [("label", "7", "dog", True, None), ("label", "7", "cat", False, 12.5)]
+    assert earmark("label", "7")[0] == 2
+    assert earmark("label", "7", "a", "--not", "b")[0] == 2
+
+
+def test_review_asks_about_the_least_certain_first(earmark, library, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal("y\nq\n"))
+    earmark("label", "--review", "--limit", "2")
+    assert library.calls == [("review", 2), ("label", "7", "dog", True, 61.9)]
+
+
+def test_a_file_name_cannot_move_the_cursor(earmark, library):
+    library.answer = Answer((replace(HIT, path="/x/\033[2Jdeleted\n.wav"),), None, "v")
+    _, out, _ = earmark("search", "dog")
+    assert out.endswith("/x/\\x1b[2Jdeleted\\n.wav\n")
+
+
+@given(st.text())
+def test_whatever_a_name_holds_what_is_shown_is_printable(name):
+    assert visible(name).isprintable()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (7.46, "0:07.5"), (59.96, "1:00.0"), (3723.04, "1:02:03.0")])
+def test_moments_read_like_a_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_progress_bar_knows_nothing_before_the_start():
+    line = progress_line(SimpleNamespace(done_files=0, total_files=0, sound_s=0.0, elapsed_s=0.0, current=""))
+    assert line == "[########################] 0/0  0:00.0 left"
+
+
+def test_a_reader_that_goes_away_is_no_failure(library, monkeypatch, tmp_path):
+    class Gone(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+        def fileno(self):
+            return (tmp_path / "sink").open("w").fileno()
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    assert program.main(["search", "dog"]) == 0
