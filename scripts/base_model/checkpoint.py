@@ -14,7 +14,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
@@ -107,17 +106,15 @@ def _entry(message: bytes) -> Entry:
     return Entry(dtype, shape, offset, size)
 
 
-def read_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
-    """Every float32 tensor of the checkpoint `prefix` (``…/variables``), by its key.
+def read_checkpoint(table: bytes, data: bytes) -> dict[str, np.ndarray]:
+    """Every float32 tensor of a checkpoint, by its key, from its ``.index`` table and its only data shard.
 
     Raises:
-        CheckpointError: the file is no table, is compressed, or an entry does not fit its tensor.
+        CheckpointError: the table is no table, is compressed, or an entry does not fit its tensor.
     """
-    table = prefix.with_name(prefix.name + ".index").read_bytes()
-    data = prefix.with_name(prefix.name + ".data-00000-of-00001").read_bytes()
     footer = table[-FOOTER_BYTES:]
     if len(footer) != FOOTER_BYTES or struct.unpack_from("<Q", footer, 40)[0] != TABLE_MAGIC:
-        raise CheckpointError(f"{prefix}.index is not a LevelDB table")
+        raise CheckpointError("the index is not a LevelDB table")
     _, _, at = _handle(footer)
     index_offset, index_size, _ = _handle(footer, at)
     tensors: dict[str, np.ndarray] = {}

