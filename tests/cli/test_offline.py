@@ -1,0 +1,76 @@
+"""No command reaches the network: the kernel kills it (and any decoder it starts) at the first socket."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_transcripts import EARMARK
+from tests.house.sources import ROOT
+from tests.support.sound import fill_folder
+
+NO_SOCKETS = ROOT / "tests" / "support" / "no_sockets.py"
+OTHER_COMMANDS = [
+    ["list"], ["show", "1"], ["status"], ["labels"], ["labels", "add", "kettle"], ["labels", "remove", "kettle"],
+    ["label", "1", "dog"], ["label", "--review"], ["teach", "bell", "sounds/tone.wav", "sounds/beeps.wav", "sounds/noise.wav"],
+    ["export", "out.json", "--format", "json", "--yes"], ["passwd", "--new-key-file", "key2"],
+]  # fmt: skip
+
+
+def run(kind, folder, *program):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+    command = [sys.executable, NO_SOCKETS, kind, *program]
+    return subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offline")
+    fill_folder(folder / "sounds")
+    done = run("inet", folder, EARMARK, "init")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_adding_and_searching_open_no_socket_at_all(folder):
+    for command in (["add", "sounds"], ["search", "dog"], ["search", "--like", "sounds/tone.wav", "--at", "1"]):
+        done = run("all", folder, EARMARK, *command)
+        assert done.returncode == 0, f"{command}: {done.returncode} {done.stderr}"
+
+
+def test_no_other_command_opens_a_network_socket(folder):
+    assert run("inet", folder, EARMARK, "add", "sounds").returncode == 0
+    for command in [*OTHER_COMMANDS, ["--key-file", "key2", "rm", "1", "--yes"], ["--key-file", "key2", "erase", "--yes"]]:
+        done = run("inet", folder, EARMARK, *command)
+        assert done.returncode == 0, f"{command}: {done.returncode} {done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "code"),
+    [
+        ("all", "AF_UNIX", -signal.SIGSYS),
+        ("all", "AF_INET", -signal.SIGSYS),
+        ("inet", "AF_INET6", -signal.SIGSYS),
+        ("inet", "AF_UNIX", 0),
+    ],
+)
+def test_a_program_that_opens_a_socket_is_killed(tmp_path, kind, family, code):
+    """Positive control: the kernel's filter does see a socket, also one of a child."""
+    line = f"import socket; socket.socket(socket.{family})"
+    assert run(kind, tmp_path, sys.executable, "-c", line).returncode == code
+    child = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {line!r}]).returncode)"
+    assert run(kind, tmp_path, sys.executable, "-c", child).returncode == (code % 256 if code else 0)
+
+
+def test_tests_themselves_cannot_leave_this_machine():
+    import socket
+
+    with pytest.raises(PermissionError, match="tried to reach"), socket.socket() as out:
+        out.connect(("192.0.2.1", 80))
+
+
+def test_the_program_is_the_installed_one():
+    assert Path(EARMARK).exists()

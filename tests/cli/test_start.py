@@ -1,0 +1,68 @@
+"""A command loads what it needs and no more, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.sound import fill_folder
+
+TELL = (
+    "import sys; from earmark_client.cli.main import main; code = main(sys.argv[1:]); "
+    "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules})); sys.exit(code)"
+)
+NEVER = {"torch", "transformers", "flwr", "opacus", "librosa", "onnx", "earmark_server", "scipy", "sklearn", "numba"}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Return the top-level modules that are loaded when a command ends."""
+    folder = tmp_path_factory.mktemp("start")
+    fill_folder(folder / "sounds")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-c", TELL, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return set(done.stdout.splitlines()[-1].split()[1:])
+
+    run("init")
+    return run
+
+
+def test_adding_and_searching_load_no_training_library(loaded):
+    for command in (["add", "sounds"], ["search", "dog"], ["search", "--like", "sounds/tone.wav"]):
+        assert not loaded(*command) & NEVER
+
+
+def test_a_search_by_words_loads_no_audio_decoder(loaded):
+    assert not loaded("search", "dog") & {"soundfile", "soxr"}
+
+
+def test_help_loads_nothing_heavy(loaded):
+    heavy = {
+        "numpy",
+        "onnxruntime",
+        "faiss",
+        "sqlcipher3",
+        "soundfile",
+        "soxr",
+        "tokenizers",
+        "cryptography",
+        "keyring",
+        "logging",
+    }
+    assert not loaded("--help") & (heavy | NEVER)
+
+
+def test_help_is_there_at_once():
+    times_s = []
+    for _ in range(5):
+        started_s = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "earmark_client.cli.main", "--help"], capture_output=True, check=True)
+        times_s.append(time.perf_counter() - started_s)
+    assert min(times_s) < 0.3
