@@ -153,3 +153,8 @@ def _is_mpeg_frame(start: bytes) -> bool:
         return False
     is_layer_three = start[1] & 0x06 == 0x02 and start[1] & 0x18 != 0x08
     return is_layer_three and start[2] & 0xF0 not in {0xF0, 0x00} and start[2] & 0x0C != 0x0C
+
+
+def size_of(descriptor: int) -> int:
+    """Bytes in an open file."""
+    return os.fstat(descriptor).st_size

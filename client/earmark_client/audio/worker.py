@@ -95,8 +95,13 @@ def serve(channel: socket.socket) -> None:
 
 def send(channel: socket.socket, kind: bytes, payload: bytes | memoryview) -> None:
     """One message; waits while the parent is busy, which is what bounds memory."""
-    channel.sendall(HEADER.pack(kind, len(payload)))
-    channel.sendall(payload)
+    header = HEADER.pack(kind, len(payload))
+    sent = channel.sendmsg([header, payload])
+    if sent < len(header):
+        channel.sendall(header[sent:])
+    rest = memoryview(payload)[max(0, sent - len(header)) :]
+    if rest:
+        channel.sendall(rest)
 
 
 def answer_file(channel: socket.socket, descriptor: int) -> None:

@@ -1,0 +1,148 @@
+"""From what a person named - files, folders, patterns - to sound files, each with the folder it must stay in."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_client.audio.opening import check_name, display_name
+from earmark_shared.errors import AudioError, UnreadableAudioError, UnsafePathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
+
+
+@dataclass(frozen=True)
+class FoundSound:
+    """A file to decode and the folder that it must not lead out of."""
+
+    path: Path
+    root: Path
+
+
+@dataclass(frozen=True)
+class FindProblem:
+    """Something that was named or met and can't be added; the rest goes on."""
+
+    path: Path
+    error: AudioError
+
+
+def find_sounds(paths: Iterable[str | Path]) -> Iterator[FoundSound | FindProblem]:
+    """Every sound under `paths`, in order, each folder's sorted.
+
+    A folder gives its files with a sound's suffix, subfolders included, links never followed. A file named outright is given
+    whatever its suffix. A name that doesn't exist and has `*`, `?` or `[` in it is a pattern (`**` for any depth).
+    """
+    for named in paths:
+        path = Path(named)
+        try:
+            check_name(path)
+            status = _status(path)
+        except AudioError as error:
+            yield FindProblem(path, error)
+            continue
+        if status is None:
+            yield from _matches(path)
+        elif stat.S_ISDIR(status.st_mode):
+            yield from _in_folder(path, path)
+        else:
+            yield _judged(path, path.parent, status)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a link, the link's own unless it leads to a folder that was named outright; None if nothing is there."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode) and path.is_dir():
+            return path.stat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as refusal:
+        name = display_name(path)
+        raise UnreadableAudioError(f"{name}: can't be looked at", hint="check its permissions and the disk it is on") from refusal
+    return status
+
+
+def _judged(path: Path, root: Path, status: os.stat_result) -> FoundSound | FindProblem:
+    """A plain file, or why it isn't one."""
+    name = display_name(path)
+    if stat.S_ISREG(status.st_mode):
+        return FoundSound(path, root)
+    if stat.S_ISLNK(status.st_mode):
+        return FindProblem(path, UnsafePathError(f"{name}: is a link", hint="name the file that the link points to"))
+    return FindProblem(path, UnsafePathError(f"{name}: is not a plain file", hint="only plain files can be added"))
+
+
+def _matches(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+    """What a pattern matches: folders are searched, files with a sound's suffix taken."""
+    text = os.fspath(pattern)
+    matches = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []  # noqa: PTH207  keeps a relative pattern relative
+    root = _fixed_part(pattern)
+    was_found = False
+    for match in map(Path, matches):
+        for found in _in_folder(match, root) if match.is_dir() and "**" not in text else _member(match, root):
+            was_found = True
+            yield found
+    if not was_found:
+        reason = "matches no sound file" if glob.has_magic(text) else "no such file or folder"
+        yield FindProblem(pattern, UnreadableAudioError(f"{display_name(pattern)}: {reason}", hint="check the spelling"))
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder before the first wildcard."""
+    fixed = Path()
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed /= part
+    return fixed
+
+
+def _in_folder(folder: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
+    """Depth first, names sorted; a folder that can't be listed is a problem, the rest goes on."""
+    try:
+        names = sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208  names, not paths, are sorted and joined
+    except OSError:
+        error = UnreadableAudioError(f"{display_name(folder)}: this folder can't be listed", hint="check its permissions")
+        yield FindProblem(folder, error)
+        return
+    for name in names:
+        yield from _member(folder / name, root, descend=True)
+
+
+def _member(path: Path, root: Path, *, descend: bool = False) -> Iterator[FoundSound | FindProblem]:
+    """What one entry of a folder gives: mostly itself, or nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return  # gone since it was listed
+    if stat.S_ISLNK(status.st_mode):
+        yield from _link_problem(path, root)
+    elif stat.S_ISDIR(status.st_mode):
+        if descend:
+            yield from _in_folder(path, root)
+    elif path.suffix.lower() in SUFFIXES:
+        try:
+            check_name(path)
+        except AudioError as error:
+            yield FindProblem(path, error)
+        else:
+            yield _judged(path, root, status)
+
+
+def _link_problem(path: Path, root: Path) -> Iterator[FindProblem]:
+    """A link that leads out of the folder is named; one within it is passed over, since its target is found itself."""
+    target = Path(os.path.realpath(path))
+    real_root = Path(os.path.realpath(root))
+    if target == real_root or real_root in target.parents:
+        return
+    if target.is_dir() or path.suffix.lower() in SUFFIXES:
+        message = f"{display_name(path)}: is a link that leads out of the folder"
+        yield FindProblem(path, UnsafePathError(message, hint="add the folder that it leads to"))
