@@ -78,6 +78,11 @@ def read(encoded: bytes, enrolment: Enrolment, *, now_s: int) -> Certificate:
     return certificate
 
 
+def identity_of(encoded: bytes) -> bytes:
+    """Return the identity key of a certificate that was read before, 32 bytes."""
+    return _parse(encoded).identity
+
+
 def _parse(encoded: bytes) -> Certificate:
     if len(encoded) != CERTIFICATE_SIZE or encoded[:1] != VERSION:
         raise CertificateError("the certificate is malformed")

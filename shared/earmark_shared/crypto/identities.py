@@ -1,7 +1,9 @@
 """Ed25519 identities: sign a framed hash, verify it.
 
+Verification raises, it never returns a bool:
+
     signature = identity.sign("earmark/sa1/consistent", t3, u16(4))
-    verify(identity.public, signature, "earmark/sa1/consistent", t3, u16(4))     # raises, never returns a bool
+    verify(identity.public, signature, "earmark/sa1/consistent", t3, u16(4))
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Messages as bytes: the only package that knows protobuf."""
