@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
+OLDEST = "1.22"  # the first with 8-bit blocks in MatMulNBits, which the sentence graph is made of
 
 
 def open_session(bundle: Bundle, file: str, device: str = "cpu", *, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -34,7 +35,7 @@ def open_session(bundle: Bundle, file: str, device: str = "cpu", *, threads: int
     try:
         return onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base but this
-        raise ModelError(f"The model file {file} can't be opened: {error}") from error
+        raise ModelError(f"The model file {file} can't be opened: {error}", hint=f"It needs onnxruntime {OLDEST} or newer.") from error
 
 
 def _providers(device: str) -> list[str]:
