@@ -35,7 +35,9 @@ def open_session(bundle: Bundle, file: str, device: str = "cpu", *, threads: int
     try:
         return onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base but this
-        raise ModelError(f"The model file {file} can't be opened: {error}", hint=f"It needs onnxruntime {OLDEST} or newer.") from error
+        raise ModelError(
+            f"The model file {file} can't be opened: {error}", hint=f"It needs onnxruntime {OLDEST} or newer."
+        ) from error
 
 
 def _providers(device: str) -> list[str]:
