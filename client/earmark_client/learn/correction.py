@@ -1,0 +1,88 @@
+"""The head's correction as a torch module, and the gradient of every clip by Opacus.
+
+The numbers are those of `earmark_shared.head.correct`; a test holds the two together. Segments of a clip are a second axis, which
+Opacus sums over: with the loss averaged over a clip's segments, a row of its per-sample gradients *is* the clip's averaged gradient.
+
+All of it is float64. A clip's gradient depends in its last bits on which clips it is batched with, and through them the presence of
+one clip could show in another's part of the sum; in float64 those bits lie 2^-30 below the grid that gradients are cut to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from opacus.grad_sample import GradSampleModule  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+
+from earmark_client.learn.finetune import ClipBatch
+from earmark_shared.head import NAMES, Arrays, HeadSchema
+
+Floats = npt.NDArray[np.float32]
+_CERTAIN = -1e-6
+"""Closest that a log probability comes to 0 before its complement's logarithm is taken."""
+
+
+class Correction(nn.Module):
+    """`(clips, segments, inputs)` and `(clips, segments, outputs)` to corrected unit text vectors."""
+
+    def __init__(self, schema: HeadSchema, arrays: Arrays) -> None:
+        """Take the arrays as they are; torch's initializers run on no data and draw nothing."""
+        super().__init__()
+        self.down = nn.Linear(schema.inputs, schema.rank, device="meta")
+        self.up = nn.Linear(schema.rank, schema.outputs, device="meta")
+        self.named = {name: _parameter(arrays[name], trained=name in schema.trained) for name in NAMES}
+        self.down.weight, self.down.bias = self.named["down"], self.named["shift"]
+        self.up.weight, self.up.bias = self.named["up"], self.named["bias"]
+
+    def forward(self, encoder_outputs: Tensor, text: Tensor) -> Tensor:
+        """Correct the text vectors."""
+        features = normalize(self.down(encoder_outputs), dim=-1)
+        return normalize(normalize(text, dim=-1) + self.up(features), dim=-1)
+
+
+class ClipGradients:
+    """Each clip's averaged gradient at given weights."""
+
+    def __init__(self, schema: HeadSchema, arrays: Arrays, label_vectors: Floats, sharpness: float) -> None:
+        """Wrap the correction once for a whole round."""
+        self._schema = schema
+        self._model = Correction(schema, arrays)
+        self._hooked = GradSampleModule(self._model, loss_reduction="sum")
+        self._label_vectors = torch.from_numpy(np.array(label_vectors, dtype=np.float64))
+        self._sharpness = sharpness
+
+    def of(self, weights: npt.NDArray[np.float64], batch: ClipBatch) -> npt.NDArray[np.float64]:
+        """Return `(clips, d) float64`, one row a clip, before any clipping."""
+        self._load(weights)
+        self._hooked.zero_grad(set_to_none=True)
+        text = self._hooked(torch.from_numpy(batch.encoder_outputs).double(), torch.from_numpy(batch.text).double())
+        torch.autograd.backward(clip_losses(text @ self._label_vectors.T * self._sharpness, batch).sum())
+        named = self._model.named
+        samples = [getattr(named[name], "grad_sample") for name in self._schema.trained]  # noqa: B009  Opacus's own attribute
+        return np.concatenate([sample.detach().numpy().reshape(len(batch.targets), -1) for sample in samples], axis=1)
+
+    def _load(self, weights: npt.NDArray[np.float64]) -> None:
+        named, at = self._model.named, 0
+        for name in self._schema.trained:
+            parameter = named[name]
+            parameter.data = torch.from_numpy(weights[at : at + parameter.numel()].copy()).reshape(parameter.shape)
+            at += parameter.numel()
+
+
+def clip_losses(logits: Tensor, batch: ClipBatch) -> Tensor:
+    """Return `(clips,)` losses from `(clips, segments, labels)` logits: a yes wants its label likely, a no unlikely.
+
+    The softmax is over the shared label set. A clip with several answers counts once for its yeses and once for its noes.
+    """
+    targets = torch.from_numpy(batch.targets)[:, None, :]
+    likely = log_softmax(logits, dim=-1)
+    unlikely = torch.log(-torch.expm1(likely.clamp(max=_CERTAIN)))
+    yes, no = (targets > 0).double(), (targets < 0).double()
+    losses = -(likely * yes).sum(-1) / yes.sum(-1).clamp(min=1.0) - (unlikely * no).sum(-1) / no.sum(-1).clamp(min=1.0)
+    return (losses * torch.from_numpy(batch.weights)).sum(dim=1)
+
+
+def _parameter(array: Floats, *, trained: bool) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.array(array, dtype=np.float64)), requires_grad=trained)
