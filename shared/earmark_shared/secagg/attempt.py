@@ -74,8 +74,8 @@ class NoisyUpdate:
         self._attempts = 0
         self._is_opened = False
 
-    def begin_attempt(self) -> None:
-        """Count an attempt.
+    def begin_attempt(self) -> int:
+        """Return the number of a new attempt; the one before it is over.
 
         Raises:
             PhaseError: there were two, or the update may have been opened.
@@ -83,6 +83,16 @@ class NoisyUpdate:
         if self._attempts == ATTEMPTS_MOST or self._is_opened:
             raise PhaseError("this device does not try this round again")
         self._attempts += 1
+        return self._attempts
+
+    def check_current(self, attempt: int) -> None:
+        """Refuse to go on with an attempt after another began.
+
+        Raises:
+            PhaseError: another began.
+        """
+        if attempt != self._attempts:
+            raise PhaseError("this device has begun another attempt")
 
     def mark_opened(self) -> None:
         """Say that this device has helped to open a sum with this update in it."""

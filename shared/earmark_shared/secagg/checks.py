@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from earmark_shared.crypto.certificates import Certificate, Enrolment, identity_of, read
+from earmark_shared.crypto.certificates import Certificate, Enrolment, peek, read
 from earmark_shared.crypto.hashing import u16
 from earmark_shared.crypto.identities import Identity, verify, verify_digest
 from earmark_shared.errors import (
@@ -174,7 +174,7 @@ def check_unique(members: Sequence[Advertise]) -> None:
     """
     ids = [each.device_id for each in members]
     keys = [key for each in members for key in (each.mask_pk, each.share_pk)]
-    certified = [identity_of(each.cert) for each in members]
+    certified = [peek(each.cert).identity for each in members]
     if ids != sorted(set(ids)) or len(set(keys)) != len(keys) or len(set(certified)) != len(certified):
         raise RosterError("a device stands in the roster twice, or out of order")
 
@@ -281,7 +281,7 @@ def check_survivor_signature(signature: SurvivorSig, members: Sequence[Advertise
         ConsistencyError: as above.
     """
     check_same_transcript(signature.t3, t3)
-    identity = identity_of(members[signature.src].cert)
+    identity = peek(members[signature.src].cert).identity
     try:
         verify(identity, signature.sig, transcript.CONSISTENT_SIG, t3, u16(signature.src))
     except SignatureError as error:

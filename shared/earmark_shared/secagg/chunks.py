@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_shared.crypto.certificates import identity_of
+from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.hashing import u16
 from earmark_shared.crypto.identities import Identity, verify
 from earmark_shared.errors import MalformedError, PhaseError, SignatureError
@@ -81,7 +81,7 @@ class Upload:
             if part.sig:
                 raise MalformedError("a chunk that is not the last is signed", culprit=self._src)
             return
-        identity = identity_of(self._sender.cert)
+        identity = peek(self._sender.cert).identity
         try:
             verify(identity, part.sig, transcript.MASKED_SIG, self._t1, u16(self._src), part.sha256)
         except SignatureError as error:

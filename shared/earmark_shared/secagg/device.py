@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.exchange import ExchangeKey
 from earmark_shared.crypto.hashing import u16
 from earmark_shared.crypto.sealing import open_sealed, seal_once
@@ -78,6 +79,7 @@ class Device:
         self._plan_hash = transcript.plan_hash(plan)
         self._secrets: Secrets | None = None
         self._answered_s = 0
+        self._attempt = 0
 
     def start(self, now_s: int) -> Advertise:
         """Check the plan and return this device's round keys.
@@ -89,12 +91,12 @@ class Device:
             if self.phase is not Phase.PLAN:
                 raise PhaseError("the round was started before")
             checks.check_plan(self._plan, self._member, now_s=now_s)
-            self._update.begin_attempt()
+            self._attempt = self._update.begin_attempt()
             self._secrets = secrets = Secrets(self._entropy)
             mask_pk, share_pk = secrets.mask_key.public, secrets.share_key.public
             sig = self._member.identity.sign(transcript.ADVERTISE_SIG, self._plan_hash, mask_pk, share_pk)
             cert = self._member.certificate
-            self._own = Advertise(self._plan_hash, cert[1:17], cert, mask_pk, share_pk, sig)
+            self._own = Advertise(self._plan_hash, peek(cert).alias, cert, mask_pk, share_pk, sig)
             self.phase, self._answered_s = Phase.ADVERTISE, now_s
             return self._own
 
@@ -106,6 +108,7 @@ class Device:
         """
         with self._guarded():
             self._check_time(now_s)
+            self._update.check_current(self._attempt)
             reply = self._answer(message, now_s)
             self.phase, self._answered_s = Phase(self.phase + 1), now_s
             if self.phase is Phase.UNMASK:
@@ -207,7 +210,8 @@ class Device:
             raise BoxError(str(error), culprit=src) from error
 
     def _mask_seeds(self, others: list[int]) -> MaskSeeds:
-        added, subtracted = [transcript.self_key(self._held.self_seed, self._plan.round_id, self._t1)], []
+        added = [transcript.self_key(self._held.self_seed, self._plan.round_id, self._t1)]
+        subtracted: list[bytearray] = []
         for other, secret in zip(others, self._exchange(self._held.mask_key, others, "mask_pk"), strict=True):
             key = transcript.pair_key(secret, self._plan.round_id, self._t1, self._index, other)
             (added if other > self._index else subtracted).append(key)
