@@ -10,7 +10,7 @@ import resource
 import secrets
 import stat
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from earmark_shared.errors import DiskFullError, HomeInUseError, StoreError
 
@@ -148,7 +148,7 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> FileLock:
+    def __enter__(self) -> Self:
         """Take the lock for a `with` block."""
         self.acquire()
         return self

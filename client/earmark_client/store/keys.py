@@ -8,7 +8,7 @@ The key file and passphrase modes have no memory outside the home's disk: a copy
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import secrets
 import time
@@ -22,8 +22,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from earmark_client.store.keyrings import Keyring, OpenKeyring
-from earmark_shared.errors import HomeMissingError, SettingsError, TamperedError, WrongKeyError
+from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
 from earmark_shared.files import read_private, wipe, write_atomic, write_private
+
+__all__ = ["KeyFile", "Keyring", "Passphrase", "Secret", "create_key_file", "destroy", "read_mode", "rewrap", "unlock"]
 
 HEADER_NAME = "key.json"
 KEY_BYTES = 32
@@ -47,7 +49,7 @@ class KeyFile:
 class Passphrase:
     """A secret that a person remembers; Argon2id turns it into a key."""
 
-    text: str
+    text: str | bytes
     mode = "passphrase"
 
 
@@ -57,13 +59,6 @@ Secret = KeyFile | Passphrase | Keyring
 def create_key_file(path: Path) -> None:
     """Write a new random key file, 0600; one that exists is never replaced."""
     write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
-
-
-def create_key(home: Path, secret: Secret) -> bytes:
-    """Make a home's data key, seal it with `secret` into `home/key.json` and give it back (32 bytes)."""
-    data_key = secrets.token_bytes(KEY_BYTES)
-    write_header(home, secret, data_key, home_id=secrets.token_hex(16))
-    return data_key
 
 
 def unlock(home: Path, secret: Secret) -> bytes:
@@ -94,8 +89,9 @@ def rewrap(home: Path, old: Secret, new: Secret) -> None:
 
 def destroy(home: Path, secret: Secret | None) -> None:
     """Make the data key unrecoverable: wipe the header, the key file and the keyring's entries."""
-    if isinstance(secret, Keyring) and (home / HEADER_NAME).exists():
-        secret.open().forget(str(read_header(home)["home_id"]))
+    if isinstance(secret, Keyring):
+        with contextlib.suppress(StoreError):  # a damaged header no longer says which entries are its own, and opens nothing
+            secret.open().forget(str(read_header(home)["home_id"]))
     if isinstance(secret, KeyFile):
         wipe(secret.path)
     wipe(home / HEADER_NAME)
@@ -169,13 +165,13 @@ def _wrapping_key(secret: Secret, header: dict[str, Any]) -> bytes:
     return HKDF(SHA256(), KEY_BYTES, salt=bytes.fromhex(header["home_id"]), info=b"earmark/wrap/" + secret.mode.encode()).derive(stored)
 
 
-def _stretch(passphrase: str, kdf: dict[str, Any]) -> bytes:
+def _stretch(passphrase: str | bytes, kdf: dict[str, Any]) -> bytes:
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
     stretch = Argon2id(
         salt=bytes.fromhex(kdf["salt"]), length=KEY_BYTES, iterations=kdf["passes"], lanes=kdf["lanes"], memory_cost=kdf["memory_kib"]
     )
-    return stretch.derive(passphrase.encode())
+    return stretch.derive(passphrase.encode() if isinstance(passphrase, str) else passphrase)
 
 
 def _read_key_file(path: Path) -> bytes:
@@ -191,8 +187,3 @@ def _keyring_secret(keyring: OpenKeyring, home_id: str) -> bytes:
     if stored is None:
         raise WrongKeyError(REFUSED, hint="This account's keyring holds no key for it.")
     return stored
-
-
-def fingerprint(data_key: bytes) -> str:
-    """Eight bytes that tell two data keys apart without saying anything about them."""
-    return hashlib.sha256(derive(data_key, "fingerprint")).hexdigest()[:16]

@@ -1,0 +1,185 @@
+"""Vectors of segments in blobs of at most a megabyte; a blob is never changed but to leave out what must be forgotten.
+
+A row a vector would cost ten seconds for 50,000 of them; a blob holds some thousand and is read at the disk's speed. Removing a
+clip rewrites the blobs that hold its rows in the same transaction, so its vectors are gone and not merely marked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_client.store.blocks import DTYPES, Block, bytes_to_ids, ids_to_bytes
+from earmark_client.store.clips import ClipStore
+from earmark_shared.errors import NotInLibraryError, TamperedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from earmark_client.store.blocks import Rows
+
+BLOB_BYTES = 1 << 20
+
+
+class VectorStore(ClipStore):
+    """Segments together with their vectors, which are added and forgotten together."""
+
+    def add_segments(
+        self,
+        clip_ids: Sequence[int] | NDArray[np.int64],
+        starts_s: Sequence[float] | NDArray[np.float64],
+        ends_s: Sequence[float] | NDArray[np.float64],
+        *,
+        model_version: str,
+        vectors: Mapping[str, Rows],
+    ) -> NDArray[np.int64]:
+        """Store n segments, of one clip or of many, and their vectors: kind -> (n, dim) rows, or (int8 rows, (n,) scales).
+
+        Gives their ids (n,) int64, ascending. Aim at 500 segments a call: each call makes its own blobs.
+        """
+        last = int(self._one("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'segments'", ())[0])
+        ids = np.arange(last + 1, last + 1 + len(clip_ids), dtype=np.int64)
+        rows = zip(ids.tolist(), map(int, clip_ids), map(float, starts_s), map(float, ends_s), strict=True)
+        self._write_many("INSERT INTO segments (id, clip_id, start_s, end_s) VALUES (?, ?, ?, ?)", rows)
+        self.add_vectors(ids, model_version=model_version, vectors=vectors)
+        return ids
+
+    def add_vectors(self, ids: NDArray[np.int64], *, model_version: str, vectors: Mapping[str, Rows]) -> None:
+        """Store vectors for segments that exist (ascending ids), such as those of a second model."""
+        for kind, stored in vectors.items():
+            rows, scales = stored if isinstance(stored, tuple) else (stored, None)
+            _check(kind, ids, rows, scales)
+            size = max(1, BLOB_BYTES // (rows.shape[1] * rows.itemsize))
+            for start in range(0, len(ids), size):
+                part = slice(start, start + size)
+                self._insert_blob(kind, model_version, Block(ids[part], rows[part], None if scales is None else scales[part]))
+
+    def delete_vectors(self, model_version: str, kind: str | None = None) -> None:
+        """Forget a model's vectors, all kinds or one."""
+        self._write("DELETE FROM vector_blobs WHERE model_version = ? AND ifnull(kind = ?, 1)", (model_version, kind))
+
+    def model_versions(self) -> list[str]:
+        """The models whose vectors are stored, oldest first."""
+        return [row[0] for row in self._all("SELECT model_version FROM vector_blobs GROUP BY model_version ORDER BY min(id)")]
+
+    def blocks(self, kind: str, model_version: str, *, pending: bool = False) -> Iterator[Block]:
+        """The stored vectors of a kind in ascending order of id, about a megabyte at a time; of pending clips only if asked."""
+        hidden = np.empty(0, np.int64) if pending else self._pending_segments()
+        for blob_id in self._blob_ids(kind, model_version):
+            block = self._blob(blob_id)
+            if block is None:
+                continue
+            if len(hidden) and block.ids[0] <= hidden[-1] and hidden[0] <= block.ids[-1]:
+                block = block.take(~np.isin(block.ids, hidden))
+            if len(block.ids):
+                yield block
+
+    def fetch(self, kind: str, model_version: str, ids: NDArray[np.int64]) -> Block:
+        """The stored vectors of these segments, in this order; NotInLibraryError if one has none."""
+        wanted = np.unique(ids)
+        ranges = self._all(
+            "SELECT id, first_id, last_id FROM vector_blobs WHERE kind = ? AND model_version = ? AND last_id >= ? AND first_id <= ?",
+            (kind, model_version, int(wanted[0]), int(wanted[-1])) if len(wanted) else (kind, model_version, 1, 0),
+        )
+        found = []
+        for blob_id, first_id, last_id in ranges:
+            if np.searchsorted(wanted, first_id) == np.searchsorted(wanted, last_id, side="right"):
+                continue
+            block = self._blob(blob_id)
+            if block is not None:
+                found.append(block.take(np.isin(block.ids, wanted)))
+        return _join(found, ids)
+
+    def restart_clip(self, clip_id: int) -> None:
+        """Forget a pending clip's segments and their vectors, so that it can be read from its beginning again."""
+        self._forget_segments(clip_id)
+
+    def remove_clip(self, clip_id: int) -> None:
+        """Forget a clip: row, paths, segments, vectors, words, labels, corrections; NotInLibraryError if there is none."""
+        self.clip(clip_id)
+        self._forget_segments(clip_id)
+        self._write("DELETE FROM words WHERE rowid = ?", (clip_id,))
+        self._write("DELETE FROM clips WHERE id = ?", (clip_id,))
+
+    def _forget_segments(self, clip_id: int) -> None:
+        gone = np.array([row[0] for row in self._all("SELECT id FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))], np.int64)
+        if len(gone):
+            touched = self._all(
+                "SELECT id, first_id, rows, ids FROM vector_blobs WHERE last_id >= ? AND first_id <= ?", (int(gone[0]), int(gone[-1]))
+            )
+            for blob_id, first_id, rows, ids in touched:
+                if np.isin(bytes_to_ids(ids, first_id, rows), gone).any():
+                    self._rewrite_blob(blob_id, gone)
+        self._write("DELETE FROM segments WHERE clip_id = ?", (clip_id,))
+
+    def _rewrite_blob(self, blob_id: int, gone: NDArray[np.int64]) -> None:
+        kind, model_version = self._one("SELECT kind, model_version FROM vector_blobs WHERE id = ?", (blob_id,))
+        block = self._blob(blob_id)
+        self._write("DELETE FROM vector_blobs WHERE id = ?", (blob_id,))
+        if block is not None:
+            kept = block.take(~np.isin(block.ids, gone))
+            if len(kept.ids):
+                self._insert_blob(kind, model_version, kept)
+
+    def _insert_blob(self, kind: str, model_version: str, block: Block) -> None:
+        ids, rows = block.ids, np.ascontiguousarray(block.rows)
+        scales = None if block.scales is None else block.scales.astype("<f4").tobytes()
+        self._write(
+            "INSERT INTO vector_blobs (kind, model_version, first_id, last_id, rows, dim, dtype, ids, scales, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                kind,
+                model_version,
+                int(ids[0]),
+                int(ids[-1]),
+                len(ids),
+                rows.shape[1],
+                rows.dtype.name,
+                ids_to_bytes(ids),
+                scales,
+                rows.data if rows.size else b"",
+            ),
+        )
+
+    def _blob_ids(self, kind: str, model_version: str) -> list[int]:
+        rows = self._all("SELECT id FROM vector_blobs WHERE kind = ? AND model_version = ? ORDER BY first_id", (kind, model_version))
+        return [row[0] for row in rows]
+
+    def _blob(self, blob_id: int) -> Block | None:
+        row = self._first("SELECT first_id, rows, dim, dtype, ids, scales, data FROM vector_blobs WHERE id = ?", (blob_id,))
+        if row is None:  # a writer rewrote it since its id was read
+            return None
+        first_id, rows, dim, dtype, ids, scales, data = row
+        if dtype not in DTYPES or len(data) != rows * dim * np.dtype(dtype).itemsize:
+            raise TamperedError
+        values = np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<")).reshape(rows, dim)
+        return Block(bytes_to_ids(ids, first_id, rows), values, None if scales is None else np.frombuffer(scales, "<f4"))
+
+    def _pending_segments(self) -> NDArray[np.int64]:
+        rows = self._all("SELECT s.id FROM clips c JOIN segments s ON s.clip_id = c.id WHERE c.state = 'pending' ORDER BY s.id")
+        return np.array([row[0] for row in rows], np.int64)
+
+
+def _check(kind: str, ids: NDArray[np.int64], rows: NDArray[Any], scales: NDArray[np.float32] | None) -> None:
+    if rows.ndim != 2 or len(rows) != len(ids) or rows.dtype.name not in DTYPES:
+        raise ValueError(f"{kind}: {len(ids)} segments need ({len(ids)}, dim) rows of {DTYPES}, not {rows.shape} {rows.dtype}")
+    if (scales is not None and scales.shape != ids.shape) or (scales is None) == (rows.dtype == np.int8):
+        raise ValueError(f"{kind}: int8 rows, and only those, come with one scale a row")
+    if not np.isfinite(rows if scales is None else scales).all():
+        raise ValueError(f"{kind}: vectors must be finite")
+
+
+def _join(found: list[Block], ids: NDArray[np.int64]) -> Block:
+    if not found and len(ids) == 0:
+        return Block(ids, np.empty((0, 0), np.float32))
+    stored = np.concatenate([block.ids for block in found]) if found else np.empty(0, np.int64)
+    order = np.argsort(stored)
+    at = np.searchsorted(stored, ids, sorter=order)
+    if not len(stored) or (at >= len(stored)).any() or (stored[order[at]] != ids).any():
+        raise NotInLibraryError("A segment has no stored vector.")
+    rows = np.concatenate([block.rows for block in found])
+    scales = [block.scales for block in found if block.scales is not None]
+    return Block(stored, rows, np.concatenate(scales) if scales else None).take(order[at])

@@ -1,0 +1,82 @@
+"""Vectors in memory: fixed chunks that are filled and never moved, so that growing never needs the old copy and the new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_client.store.blocks import Block, store_float16, store_int8, to_float32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+CHUNK_ROWS = 65_536
+
+
+class Chunks:
+    """Rows (n, dim) of one dtype: float32, float16, or int8 with a float32 scale a row. Positions count from 0 and never change."""
+
+    def __init__(self, dim: int, dtype: str) -> None:
+        """Begin empty; `dim` is the vectors' length."""
+        self.dim, self.dtype = dim, dtype
+        self._rows: list[NDArray[Any]] = []
+        self._scales: list[NDArray[np.float32]] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self._length
+
+    def append(self, block: Block) -> None:
+        """Copy a block's rows behind the others, converting where it was stored in another way."""
+        block = self._convert(block)
+        start = 0
+        while start < len(block.ids):
+            chunk, at = divmod(self._length, CHUNK_ROWS)
+            if chunk == len(self._rows):
+                # The system hands out memory when it is touched: a chunk that is a tenth full takes a tenth.
+                self._rows.append(np.empty((CHUNK_ROWS, self.dim), self.dtype))
+                self._scales.append(np.empty(CHUNK_ROWS if self.dtype == "int8" else 0, np.float32))
+            count = min(CHUNK_ROWS - at, len(block.ids) - start)
+            self._rows[chunk][at : at + count] = block.rows[start : start + count]
+            if block.scales is not None:
+                self._scales[chunk][at : at + count] = block.scales[start : start + count]
+            self._length += count
+            start += count
+
+    def parts(self, rows: int = CHUNK_ROWS) -> Iterator[NDArray[np.float32]]:
+        """All rows in order as float32, at most `rows` at a time (and never across a chunk's end); float32 ones are not copied."""
+        for start in range(0, self._length, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, self._length)
+            for low in range(start, stop, rows):
+                yield self._span(low, min(low + rows, stop))
+
+    def gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows at these positions, (n, dim) float32."""
+        vectors = np.empty((len(positions), self.dim), np.float32)
+        chunk_of, at = np.divmod(positions, CHUNK_ROWS)
+        for chunk in np.unique(chunk_of):
+            here = np.nonzero(chunk_of == chunk)[0]
+            scales = self._scales[chunk][at[here]] if self.dtype == "int8" else None
+            vectors[here] = to_float32(self._rows[chunk][at[here]], scales)
+        return vectors
+
+    def _span(self, low: int, high: int) -> NDArray[np.float32]:
+        chunk, at = divmod(low, CHUNK_ROWS)
+        part = slice(at, at + high - low)
+        rows = self._rows[chunk][part]
+        if self.dtype == "float32":
+            return rows
+        return to_float32(rows, self._scales[chunk][part] if self.dtype == "int8" else None)
+
+    def _convert(self, block: Block) -> Block:
+        if block.rows.shape[1] != self.dim:
+            raise ValueError(f"vectors of {block.rows.shape[1]} numbers in an index of {self.dim}")
+        if block.rows.dtype.name == self.dtype:
+            return block
+        if self.dtype == "float32":
+            return Block(block.ids, block.float32())
+        return (store_float16 if self.dtype == "float16" else store_int8)(block.ids, block.float32())

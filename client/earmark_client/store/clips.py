@@ -1,0 +1,165 @@
+"""Clips, the paths they were found at, and their segments' times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_client.records import Clip
+from earmark_client.store.connection import Connection
+from earmark_client.store.rows import ClipRow, Counts, SegmentTable, StoredClip
+from earmark_shared.errors import NotInLibraryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CLIP_COLUMNS = "id, content_sha256, duration_s, sample_rate_hz, channels, added_at_s, recorded_at_s"
+
+
+class ClipStore(Connection):
+    """The half of the database that is about sound files; vectors are in `blobs.py`."""
+
+    def insert_clip(self, clip: ClipRow, path: str) -> int:
+        """Begin a clip; it is pending, which search doesn't see, until `finish_clip`."""
+        cursor = self._write(
+            "INSERT INTO clips (content_sha256, duration_s, sample_rate_hz, channels, size_bytes, added_at_s, recorded_at_s,"
+            " model_version, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending')",
+            (
+                clip.content_sha256,
+                clip.duration_s,
+                clip.sample_rate_hz,
+                clip.channels,
+                clip.size_bytes,
+                clip.added_at_s,
+                clip.recorded_at_s,
+                clip.model_version,
+            ),
+        )
+        clip_id = int(cursor.lastrowid or 0)
+        self.add_path(clip_id, path)
+        return clip_id
+
+    def finish_clip(self, clip_id: int, *, duration_s: float, names: str = "") -> None:
+        """Make a clip searchable, in the transaction that stored its last segments; `names` are its path's words."""
+        self._write("UPDATE clips SET state = 'ready', duration_s = ? WHERE id = ?", (duration_s, clip_id))
+        self._write("INSERT OR REPLACE INTO words (rowid, names, labels, corrections) VALUES (?, ?, '', '')", (clip_id, names))
+
+    def clip_by_hash(self, content_sha256: str) -> StoredClip | None:
+        """The clip with these file bytes, pending or ready."""
+        row = self._first("SELECT id, state, model_version FROM clips WHERE content_sha256 = ?", (content_sha256,))
+        if row is None:
+            return None
+        return StoredClip(row[0], row[1] == "ready", self.stored_until_s(row[0]), row[2])
+
+    def pending_clips(self) -> list[tuple[StoredClip, str]]:
+        """Clips that a crash or Ctrl-C left unfinished, each with a path to go on from."""
+        rows = self._all(
+            "SELECT c.id, c.model_version, min(p.path) FROM clips c LEFT JOIN clip_paths p ON p.clip_id = c.id"
+            " WHERE c.state = 'pending' GROUP BY c.id ORDER BY c.id"
+        )
+        return [(StoredClip(row[0], False, self.stored_until_s(row[0]), row[1]), row[2] or "") for row in rows]
+
+    def stored_until_s(self, clip_id: int) -> float:
+        """The end of the clip's last stored segment, 0 if it has none."""
+        return float(self._one("SELECT ifnull(max(end_s), 0.0) FROM segments WHERE clip_id = ?", (clip_id,))[0])
+
+    def add_path(self, clip_id: int, path: str) -> None:
+        """Note that the clip's file lies at `path`; what lay there before is no longer there."""
+        self._write(
+            "INSERT INTO clip_paths (path, clip_id) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET clip_id = excluded.clip_id",
+            (path, clip_id),
+        )
+
+    def remove_path(self, path: str) -> None:
+        """Forget a path; the clip stays."""
+        self._write("DELETE FROM clip_paths WHERE path = ?", (path,))
+
+    def clip_by_path(self, path: str) -> int | None:
+        """The id of the clip at `path`, or None."""
+        row = self._first("SELECT clip_id FROM clip_paths WHERE path = ?", (path,))
+        return None if row is None else int(row[0])
+
+    def clip(self, clip_id: int) -> Clip:
+        """One clip, pending or ready; NotInLibraryError."""
+        row = self._first(f"SELECT {CLIP_COLUMNS} FROM clips WHERE id = ?", (clip_id,))  # noqa: S608  (constants only)
+        if row is None:
+            raise NotInLibraryError(f"There is no clip {clip_id}.", hint="`earmark clips` lists what there is.")
+        paths = self._all("SELECT path FROM clip_paths WHERE clip_id = ? ORDER BY path", (clip_id,))
+        return _clip(row, (path for (path,) in paths))
+
+    def clips(
+        self, *, folder: str | None = None, after_s: float | None = None, before_s: float | None = None, label: str | None = None
+    ) -> list[Clip]:
+        """The searchable clips that pass every filter given, by id."""
+        wanted = self.clip_ids(folder=folder, after_s=after_s, before_s=before_s, label=label)
+        paths: dict[int, list[str]] = {}
+        for clip_id, path in self._all("SELECT clip_id, path FROM clip_paths ORDER BY path"):
+            paths.setdefault(clip_id, []).append(path)
+        chosen = set(wanted.tolist())
+        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE state = 'ready' ORDER BY id")  # noqa: S608
+        return [_clip(row, paths.get(row[0], ())) for row in rows if row[0] in chosen]
+
+    def clip_ids(
+        self, *, folder: str | None = None, after_s: float | None = None, before_s: float | None = None, label: str | None = None
+    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Ids of the clips that `clips` would give, (n,) int64.
+
+        `folder` holds what is below it at any depth; the dates bound `recorded_at_s` (both ends included, Unix time); `label` is
+        a predicted name that nobody denied, or one that somebody affirmed.
+        """
+        where: list[str] = ["state = 'ready'"]
+        values: list[str | float] = []
+        if folder is not None:
+            start = folder.rstrip("/") + "/"
+            # '0' follows '/' in ASCII: a range on the primary key instead of a pattern that a path's own % would change.
+            where.append("id IN (SELECT clip_id FROM clip_paths WHERE path >= ? AND path < ?)")
+            values += [start, start[:-1] + "0"]
+        if after_s is not None:
+            where.append("recorded_at_s >= ?")
+            values.append(after_s)
+        if before_s is not None:
+            where.append("recorded_at_s <= ?")
+            values.append(before_s)
+        if label is not None:
+            where.append(
+                "id IN (SELECT clip_id FROM clip_labels WHERE name = ? UNION SELECT clip_id FROM corrections WHERE name = ?"
+                " AND is_present EXCEPT SELECT clip_id FROM corrections WHERE name = ? AND NOT is_present AND segment_id IS NULL)"
+            )
+            values += [label] * 3
+        rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where)} ORDER BY id", values)  # noqa: S608
+        return np.array([row[0] for row in rows], dtype=np.int64)
+
+    def counts(self) -> Counts:
+        """How much the library holds."""
+        ready = self._one("SELECT count(*), ifnull(sum(duration_s), 0.0), ifnull(sum(size_bytes), 0) FROM clips WHERE state = 'ready'")
+        pending = self._one("SELECT count(*) FROM clips WHERE state = 'pending'")[0]
+        segments = self._one("SELECT count(*) FROM segments")[0]
+        return Counts(ready[0], pending, segments, ready[1], ready[2])
+
+    def segments(self) -> SegmentTable:
+        """Every searchable segment; a million take about a second."""
+        pending = self._all("SELECT id FROM clips WHERE state = 'pending'")
+        table = self._segment_table("SELECT id, clip_id, start_s, end_s FROM segments ORDER BY id", ())
+        if not pending:
+            return table
+        keep = ~np.isin(table.clip_ids, [row[0] for row in pending])
+        return SegmentTable(table.ids[keep], table.clip_ids[keep], table.start_s[keep], table.end_s[keep])
+
+    def segments_of(self, clip_id: int) -> SegmentTable:
+        """The segments of one clip, pending or ready."""
+        return self._segment_table("SELECT id, clip_id, start_s, end_s FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))
+
+    def _segment_table(self, statement: str, values: tuple[int, ...]) -> SegmentTable:
+        cursor = self._sql(statement, values)
+        kind = np.dtype([("id", "<i8"), ("clip", "<i8"), ("start", "<f8"), ("end", "<f8")])
+        parts = [np.empty(0, kind)]
+        while rows := self._fetch(cursor):
+            parts.append(np.array(rows, dtype=kind))
+        table = np.concatenate(parts)
+        return SegmentTable(table["id"].copy(), table["clip"].copy(), table["start"].copy(), table["end"].copy())
+
+
+def _clip(row: tuple[Any, ...], paths: Iterable[str]) -> Clip:
+    clip_id, sha, duration_s, rate, channels, added_at_s, recorded_at_s = row
+    return Clip(clip_id, sha, tuple(paths), duration_s, rate, channels, added_at_s, recorded_at_s)

@@ -1,0 +1,104 @@
+"""The encrypted database: clips and vectors from the modules below, and here the words, labels and corrections."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.records import Correction
+from earmark_client.store.blobs import VectorStore
+from earmark_client.store.rows import ClipRow, Counts, LabelRow, SegmentTable, StoredClip
+from earmark_shared.errors import NotInLibraryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ClipRow", "Counts", "Database", "LabelRow", "SegmentTable", "StoredClip"]
+
+WORD_COLUMNS = ("names", "labels", "corrections")
+
+
+class Database(VectorStore):
+    """One library's encrypted database; every change happens inside `with database.transaction():`."""
+
+    def set_words(self, clip_id: int, *, names: str | None = None, labels: str | None = None, corrections: str | None = None) -> None:
+        """Replace the searchable words of a ready clip, those that are given."""
+        for column, text in zip(WORD_COLUMNS, (names, labels, corrections), strict=True):
+            if text is not None:
+                self._write(f"UPDATE words SET {column} = ? WHERE rowid = ?", (text, clip_id))  # noqa: S608  (constants only)
+
+    def search_words(self, text: str, limit: int = 200) -> list[tuple[int, float]]:
+        """Clips with any of the words in `text`, best first: (clip id, BM25 relevance, higher is better)."""
+        words = re.findall(r"\w+", text)
+        if not words:
+            return []
+        # Quoted, a word is a word: FTS5's own operators (NEAR, NOT, *) are not for a user's sentence to reach.
+        match = " OR ".join(f'"{word}"' for word in words)
+        rows = self._all("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?", (match, limit))
+        return [(row[0], row[1]) for row in rows]
+
+    def set_labels(self, clip_id: int, labels: Sequence[tuple[str, float]], *, model_version: str) -> None:
+        """Replace a clip's predicted labels (name, score in [0, 1]), and their words."""
+        self._write("DELETE FROM clip_labels WHERE clip_id = ?", (clip_id,))
+        self._write_many(
+            "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES (?, ?, ?, ?)",
+            ((clip_id, name, float(score), model_version) for name, score in labels),
+        )
+        self.set_words(clip_id, labels=" ".join(name for name, _ in labels))
+
+    def labels_of(self, clip_id: int) -> list[tuple[str, float]]:
+        """A clip's predicted labels, best first."""
+        return self._all("SELECT name, score FROM clip_labels WHERE clip_id = ? ORDER BY score DESC, name", (clip_id,))
+
+    def all_labels(self) -> dict[int, list[tuple[str, float]]]:
+        """Every clip's predicted labels, best first."""
+        labels: dict[int, list[tuple[str, float]]] = {}
+        for clip_id, name, score in self._all("SELECT clip_id, name, score FROM clip_labels ORDER BY clip_id, score DESC, name"):
+            labels.setdefault(clip_id, []).append((name, score))
+        return labels
+
+    def put_label(self, label: LabelRow) -> None:
+        """Add a label of the user's, or replace the one of that name."""
+        vector = None if label.vector is None else label.vector.astype("<f4").tobytes()
+        self._write(
+            "INSERT OR REPLACE INTO label_list (name, phrase, kind, model_version, threshold, vector, extra)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (label.name, label.phrase, label.kind, label.model_version, label.threshold, vector, label.extra),
+        )
+
+    def label_list(self) -> list[LabelRow]:
+        """The labels that the user added or taught, by name."""
+        rows = self._all("SELECT name, phrase, kind, model_version, threshold, vector, extra FROM label_list ORDER BY name")
+        return [
+            LabelRow(name, phrase, kind, version, threshold, None if vector is None else np.frombuffer(vector, "<f4"), extra)
+            for name, phrase, kind, version, threshold, vector, extra in rows
+        ]
+
+    def remove_label(self, name: str) -> None:
+        """Forget a label of the user's; NotInLibraryError if there is none."""
+        if self._write("DELETE FROM label_list WHERE name = ?", (name,)).rowcount == 0:
+            raise NotInLibraryError("There is no such label.", hint="`earmark labels` lists what there is.")
+
+    def add_correction(self, correction: Correction, *, now_s: float) -> None:
+        """Keep a person's yes or no; a later one about the same thing and name replaces it."""
+        self._write(
+            "DELETE FROM corrections WHERE clip_id = ? AND segment_id IS ? AND name = ?",
+            (correction.clip_id, correction.segment_id, correction.name),
+        )
+        self._write(
+            "INSERT INTO corrections (clip_id, segment_id, name, is_present, created_at_s) VALUES (?, ?, ?, ?, ?)",
+            (correction.clip_id, correction.segment_id, correction.name, int(correction.is_present), now_s),
+        )
+        present = self._all(
+            "SELECT DISTINCT name FROM corrections WHERE clip_id = ? AND is_present ORDER BY name", (correction.clip_id,)
+        )
+        self.set_words(correction.clip_id, corrections=" ".join(name for (name,) in present))
+
+    def corrections(self, clip_id: int | None = None) -> list[Correction]:
+        """Every correction, or one clip's, in the order they were made."""
+        rows = self._all(
+            "SELECT clip_id, segment_id, name, is_present FROM corrections WHERE ifnull(clip_id = ?, 1) ORDER BY id", (clip_id,)
+        )
+        return [Correction(row[0], row[1], row[2], bool(row[3])) for row in rows]

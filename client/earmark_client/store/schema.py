@@ -1,0 +1,98 @@
+"""The database's tables, as numbered migrations: step n brings a database of version n-1 to version n, and is never edited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from earmark_shared.errors import NewerSchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlcipher3 import dbapi2
+
+FIRST = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('epoch', 0)",
+    # AUTOINCREMENT: an id that was forgotten never comes back as something else.
+    """CREATE TABLE clips (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        content_sha256 TEXT NOT NULL UNIQUE,
+        duration_s REAL NOT NULL,
+        sample_rate_hz INTEGER NOT NULL,
+        channels INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        added_at_s REAL NOT NULL,
+        recorded_at_s REAL NOT NULL,
+        model_version TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'ready')))""",
+    "CREATE INDEX clips_by_state ON clips (state)",
+    "CREATE TABLE clip_paths (path TEXT PRIMARY KEY, clip_id INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE) WITHOUT ROWID",
+    "CREATE INDEX clip_paths_by_clip ON clip_paths (clip_id)",
+    """CREATE TABLE segments (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        clip_id INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE,
+        start_s REAL NOT NULL,
+        end_s REAL NOT NULL)""",
+    "CREATE INDEX segments_by_clip ON segments (clip_id)",
+    # `data` and `scales` stay last: whoever reads the columns before them never walks through a megabyte of overflow pages.
+    """CREATE TABLE vector_blobs (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        model_version TEXT NOT NULL,
+        first_id INTEGER NOT NULL,
+        last_id INTEGER NOT NULL,
+        rows INTEGER NOT NULL,
+        dim INTEGER NOT NULL,
+        dtype TEXT NOT NULL,
+        ids BLOB,
+        scales BLOB,
+        data BLOB NOT NULL)""",
+    "CREATE INDEX vector_blobs_by_range ON vector_blobs (kind, model_version, first_id, last_id)",
+    """CREATE TABLE clip_labels (
+        clip_id INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        score REAL NOT NULL,
+        model_version TEXT NOT NULL,
+        PRIMARY KEY (clip_id, name)) WITHOUT ROWID""",
+    "CREATE INDEX clip_labels_by_name ON clip_labels (name)",
+    """CREATE TABLE label_list (
+        name TEXT PRIMARY KEY,
+        phrase TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('user', 'taught')),
+        model_version TEXT NOT NULL,
+        threshold REAL,
+        vector BLOB,
+        extra BLOB) WITHOUT ROWID""",
+    """CREATE TABLE corrections (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        clip_id INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE,
+        segment_id INTEGER REFERENCES segments ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        is_present INTEGER NOT NULL,
+        created_at_s REAL NOT NULL)""",
+    "CREATE INDEX corrections_by_clip ON corrections (clip_id)",
+    "CREATE INDEX corrections_by_segment ON corrections (segment_id)",
+    "CREATE VIRTUAL TABLE words USING fts5 (names, labels, corrections, tokenize = 'unicode61 remove_diacritics 2')",
+    # Without this FTS5 leaves a deleted word in its index until some later merge.
+    "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (FIRST,)
+
+
+def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring the database to the newest version, each step whole or not at all; NewerSchemaError if it is beyond it already."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise NewerSchemaError(hint="Install the newest Earmark.")
+    for number, statements in enumerate(migrations[version:], version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
