@@ -1,12 +1,13 @@
 """A command loads what it needs and no more, in a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.cli.test_transcripts import EARMARK
 from tests.support.sound import fill_folder
 
 TELL = (
@@ -59,10 +60,12 @@ def test_help_loads_nothing_heavy(loaded):
     assert not loaded("--help") & (heavy | NEVER)
 
 
-def test_help_is_there_at_once():
-    times_s = []
-    for _ in range(5):
-        started_s = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "earmark_client.cli.main", "--help"], capture_output=True, check=True)
-        times_s.append(time.perf_counter() - started_s)
-    assert min(times_s) < 0.3
+def test_help_costs_little_processor_time():
+    """Processor time, since other tests run beside this one; benchmarks/cold.py measures the wall's."""
+    costs_s = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([EARMARK, "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(costs_s) < 0.3

@@ -15,7 +15,6 @@ from earmark_client.cli import key_cmds, label_cmds, library_cmds
 from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
-from earmark_shared.files import harden_process
 from earmark_shared.settings import DEVICES, go_offline, load_settings
 
 INTERRUPTED = 130
@@ -41,6 +40,9 @@ def cli(context: click.Context, /, config: Path | None, **flags: object) -> None
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         return
+    from earmark_shared.files import harden_process
+
+    harden_process()
     settings = load_settings(flags, config=config)
     context.obj = Session(settings, standard_output(color=settings.color))
     if settings.verbose:
@@ -56,7 +58,6 @@ for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS
 def main(arguments: list[str] | None = None) -> int:
     """Run `earmark` and return its exit code; errors are told on stderr."""
     go_offline()
-    harden_process()
     output = standard_output()
     try:
         code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
