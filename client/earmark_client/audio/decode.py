@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,11 +59,20 @@ class SoundInfo:
 _FAULTS: dict[bytes, tuple[type[AudioError], str, str]] = {
     worker.DAMAGED: (DamagedAudioError, "the sound is damaged; nothing of it is stored", "copy the file again, or convert it"),
     worker.NOT_FINITE: (
-        DamagedAudioError, "holds samples that are not numbers; nothing of it is stored", "export it again from the program it is from"),
+        DamagedAudioError,
+        "holds samples that are not numbers; nothing of it is stored",
+        "export it again from the program it is from",
+    ),
     worker.TOO_LOUD: (
-        DamagedAudioError, "holds samples beyond four times full scale; nothing of it is stored", "export it again as 16-bit sound"),
+        DamagedAudioError,
+        "holds samples beyond four times full scale; nothing of it is stored",
+        "export it again as 16-bit sound",
+    ),
     worker.TRUNCATED: (
-        DamagedAudioError, "ends before its header says; nothing of it is stored", "copy the file again from where it came"),
+        DamagedAudioError,
+        "ends before its header says; nothing of it is stored",
+        "copy the file again from where it came",
+    ),
     worker.NO_MEMORY: (AudioLimitError, "needs more memory than a decoder may use", "convert it to WAV or FLAC first"),
 }
 _UNKNOWN_FAULT = (DamagedAudioError, "can't be decoded; nothing of it is stored", "convert it to WAV or FLAC first")
@@ -192,7 +201,7 @@ class Decoder:
         self._limits = limits or DecodeLimits()
         self._process = WorkerProcess()
 
-    def __enter__(self) -> Decoder:
+    def __enter__(self) -> Self:
         """Start the worker, without waiting for it."""
         self._process.start()
         return self

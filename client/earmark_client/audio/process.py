@@ -160,7 +160,7 @@ class WorkerProcess:
 def launch(channel: socket.socket) -> subprocess.Popen[bytes]:
     """Start a worker that inherits one end of a socket and nothing else: no environment, no standard streams."""
     root = str(Path(worker.__file__).parents[2])
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  our own interpreter, no shell, no outside argument
         [sys.executable, "-I", "-c", _START, str(channel.fileno()), root],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

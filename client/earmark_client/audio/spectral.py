@@ -53,6 +53,7 @@ def mel_filterbank(sample_rate_hz: int, n_fft: int, *, bands: int, fmin_hz: floa
 
 def mel_weights_tf(sample_rate_hz: int, n_fft: int, *, bands: int, fmin_hz: float, fmax_hz: float) -> Floats:
     """`(bins, bands)` triangles, linear in mel, peaks near one, no DC: tf.signal.linear_to_mel_weight_matrix."""
+
     def mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return np.asarray(1127.0 * np.log1p(np.asarray(hz, dtype=np.float64) / 700.0))
 
@@ -62,7 +63,7 @@ def mel_weights_tf(sample_rate_hz: int, n_fft: int, *, bands: int, fmin_hz: floa
     falling = (edges[2:] - bins) / np.diff(edges)[1:]
     weights = np.maximum(0.0, np.minimum(rising, falling))
     weights[0] = 0.0
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def chroma_filterbank(sample_rate_hz: int, n_fft: int, *, classes: int = 12) -> Floats:
@@ -90,10 +91,11 @@ def dct_matrix(inputs: int, outputs: int) -> Floats:
 
 
 def preemphasis(waveform: Floats, coefficient: float = 0.97) -> Floats:
-    """`y[t] - coefficient * y[t - 1]` along the last axis; the sample before the first is extrapolated, as librosa does."""
-    before = 2.0 * waveform[..., :1] - waveform[..., 1:2]
-    shifted = np.concatenate([before, waveform[..., :-1]], axis=-1)
-    return np.asarray(waveform - np.float32(coefficient) * shifted, dtype=np.float32)
+    """`y[t] - coefficient * y[t - 1]` along the last axis; the first sample as librosa's filter state makes it."""
+    emphasized = np.empty_like(waveform, dtype=np.float32)
+    emphasized[..., 0] = 3.0 * waveform[..., 0] - waveform[..., 1]
+    emphasized[..., 1:] = waveform[..., 1:] - np.float32(coefficient) * waveform[..., :-1]
+    return emphasized
 
 
 def preemphasis_power(n_fft: int, coefficient: float) -> npt.NDArray[np.float64]:

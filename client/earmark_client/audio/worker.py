@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,10 +65,8 @@ def warm_up() -> None:
     with soundfile.SoundFile(memory) as sound:
         for _ in waveforms(sound):
             pass
-    try:
+    with suppress(soundfile.LibsndfileError):
         soundfile.SoundFile(io.BytesIO(b"not a sound"))
-    except soundfile.LibsndfileError:
-        pass
 
 
 def serve(channel: socket.socket) -> None:
@@ -161,7 +160,8 @@ def mixed_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The mean of the channels, `(n,)`, in memory of its own."""
     if frames.shape[1] == 1:
         return frames[:, 0].copy()
-    return frames.mean(axis=1)
+    mono: npt.NDArray[np.float32] = frames.mean(axis=1)
+    return mono
 
 
 def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int) -> bool:
@@ -170,11 +170,11 @@ def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int)
     if container in {b"FLAC", b"MP3"}:
         return declared < 1 << 60 and decoded + 4_608 < declared  # an MP3 encoder's padding is at most that
     if container in {b"WAV", b"AIFF"}:
-        return _chunks_end(descriptor, size) > size
+        return _chunks_end(descriptor) > size
     return container == b"OGG" and _last_page_end(descriptor, size) > size
 
 
-def _chunks_end(descriptor: int, size: int) -> int:
+def _chunks_end(descriptor: int) -> int:
     """Where the sound chunk of a RIFF or FORM file says it ends; 0 if it doesn't say (a stream's placeholder)."""
     start = os.pread(descriptor, 12, 0)
     layout, wanted = (">4sI", b"SSND") if start[:4] == b"FORM" else ("<4sI", b"data")
