@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 import click
 
 from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase, new_key_file, read_passphrase
+from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
 
 
 class ExportOptions(TypedDict):
@@ -50,7 +50,7 @@ def export(session: Session, /, file: Path, kind: str, **options: Unpack[ExportO
         session.confirm(question, is_agreed=options["is_agreed"])
     elif options["recipient"] is None:
         given = read_passphrase(options["seal_passphrase_file"], None)
-        passphrase = given or ask_passphrase("Passphrase of the export", is_new=True)
+        passphrase = (given or ask_passphrase("Passphrase of the export", is_new=True)).encode()
     with session.library() as library:
         library.export(file, format=kind, recipient=options["recipient"], passphrase=passphrase)
     session.output.note(f"wrote {file}")
@@ -74,7 +74,7 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
 
     new: keys.Secret
     if new_key is not None:
-        new = new_key_file(new_key)
+        new = keys.KeyFile(new_key)
     elif given["is_keyring"]:
         new = keyrings.Keyring()
     else:

@@ -10,7 +10,7 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.library_cmds import json_option
-from earmark_client.cli.output import examples
+from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def labels(context: click.Context, *, as_json: bool) -> None:
 def add_label(session: Session, name: str, phrase: str | None) -> None:
     """Add a label; every clip, old and new, can have it at once."""
     with session.library() as library:
-        library.add_label(name, phrase=phrase)
-    session.output.note(f"added the label {name}")
+        clips = library.add_label(name, phrase=phrase)
+    session.output.note(f"added the label {name}; {count(clips, 'clip')} got it")
 
 
 @labels.command("remove", epilog=examples('earmark labels remove "kettle"'))
@@ -104,9 +104,9 @@ def remove_label(session: Session, name: str) -> None:
 def teach(session: Session, name: str, files: tuple[Path, ...]) -> None:
     """Teach a sound that is yours from three to five examples. It labels and searches at once."""
     with session.library() as library:
-        library.teach(name, list(files))
-    session.log("teach.done", files=len(files))
-    session.output.note(f"learned {name} from {len(files)} files")
+        clips = library.teach(name, list(files))
+    session.log("teach.done", files=len(files), clips=clips)
+    session.output.note(f"learned {name} from {count(len(files), 'file')}; {count(clips, 'clip')} got it")
 
 
 def _review(session: Session, limit: int) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from earmark_client.cli import views
-from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase, new_key_file
+from earmark_client.cli.output import count, examples
+from earmark_client.cli.session import Session, ask_passphrase
 from earmark_shared.errors import AudioError, HomeExistsError
 
 if TYPE_CHECKING:
-    from earmark_client.library import AddReport
+    from earmark_client.intake import AddReport
     from earmark_client.records import Answer, Query
     from earmark_client.store.keys import Secret
 
@@ -158,7 +158,7 @@ def remove(session: Session, targets: tuple[str, ...], *, is_agreed: bool) -> No
     with session.library() as library:
         removed = library.remove(targets)
     session.log("remove.done", removed=removed)
-    session.output.note(f"forgot {_count(removed, 'clip')}")
+    session.output.note(f"forgot {count(removed, 'clip')}")
 
 
 @click.command("status", epilog=examples("earmark status"))
@@ -180,7 +180,7 @@ def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT00
     if (session.settings.home / keys.HEADER_NAME).exists():
         raise HomeExistsError(f"there is a library in {session.settings.home} already", hint="use it, or name another --home")
     if session.settings.key_file is not None:
-        return new_key_file(session.settings.key_file)
+        return keys.KeyFile(session.settings.key_file)
     given = session.given_passphrase()
     if given is None and not is_passphrase:
         return keyrings.Keyring()
@@ -195,7 +195,7 @@ def _report_add(session: Session, report: AddReport, *, as_json: bool) -> int:
     if as_json:
         session.output.records([numbers | {"sound_s": round(report.sound_s, 3), "seconds": round(report.seconds, 3)}])
     moved = f", {report.moved} moved" if report.moved else ""
-    session.output.note(f"added {_count(report.added, 'clip')}, {report.known} known already{moved}")
+    session.output.note(f"added {count(report.added, 'clip')}, {report.known} known already{moved}")
     session.log("add.done", **numbers, sound_s=report.sound_s, seconds=report.seconds)
     return AudioError.exit_code if report.problems else 0
 
@@ -245,10 +245,6 @@ def _nothing_found(answer: Answer, *, is_nearest: bool) -> str:
 
 def _absolute(folder: str | None) -> str | None:
     return str(Path(folder).expanduser().absolute()) if folder else None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 COMMANDS = (init, add, search, show, list_clips, remove, status)

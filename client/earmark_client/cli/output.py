@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from earmark_client.library import AddProgress
+    from earmark_client.intake import AddProgress
 
 BAR_CELLS = 24
 BOLD, RED, YELLOW, PLAIN = "\033[1m", "\033[31m", "\033[33m", "\033[0m"
@@ -106,6 +106,11 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{rest // 10:02d}.{rest % 10}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return how many of something there are, in words: 1 clip, 2 clips."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def progress_line(now: AddProgress) -> str:

@@ -18,7 +18,7 @@ from earmark_shared.settings import ClientSettings
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
-    from earmark_client.store.keys import KeyFile, Secret
+    from earmark_client.store.keys import Secret
 
 PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
 LONGEST_PASSPHRASE_BYTES = 4096
@@ -80,15 +80,6 @@ class Session:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{question} Say so with --yes.")
         click.confirm(question, abort=True, err=True)
-
-
-def new_key_file(path: Path) -> KeyFile:
-    """Return the key file at `path`; write a new random key there unless there is a file."""
-    from earmark_client.store import keys
-
-    if not path.exists():
-        keys.create_key_file(path)
-    return keys.KeyFile(path)
 
 
 def read_passphrase(path: Path | None, descriptor: int | None) -> str | None:
