@@ -1,5 +1,7 @@
 """SA1's first phase at the server: devices come forward, and are dealt into shards that are large enough.
 
+Nobody is told a roster before it is final:
+
 lobby = Lobby(plan, enrolment, floors=floors, now_s=now_s)
 lobby.receive(sender, advertise, now_s)          # as they come; a refused one changes nothing
 shards = lobby.form_shards(entropy, now_s)       # each with its roster

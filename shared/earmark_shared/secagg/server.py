@@ -34,6 +34,7 @@ from earmark_shared.round import (
     Unmask,
     UnmaskReq,
     check_floors,
+    threshold,
 )
 from earmark_shared.secagg import checks, transcript
 from earmark_shared.secagg.chunks import Upload
@@ -247,7 +248,8 @@ class Shard:
         return dict.fromkeys(self._survivors, Survivors(self._t1, self._survivors))
 
     def _close_consistency(self) -> dict[int, Message]:
-        signatures = tuple(self._signatures[index] for index in sorted(self._signatures))
+        signers = sorted(self._signatures)[: threshold(len(self._members))]
+        signatures = tuple(self._signatures[index] for index in signers)
         checks.check_survivor_signatures(signatures, self._members, self._survivors, self._t3)
         return dict.fromkeys(sorted(self._signatures), UnmaskReq(self._t1, self._survivors, signatures))
 
