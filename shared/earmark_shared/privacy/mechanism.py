@@ -49,7 +49,8 @@ def clip_to_norm(vector: npt.ArrayLike, clipping_bound: float) -> Doubles:
 
 def grid_sum(gradients: npt.NDArray[np.floating], clipping_bound: float) -> Integers:
     """Sum `(records, d)` gradients, each clipped to `clipping_bound`, as `(d,) int64` in steps of `clipping_bound / GRID_STEPS`."""
-    return np.asarray(_clip_to_grid(gradients, clipping_bound).sum(axis=0, dtype=np.int64))
+    # Whole numbers of at most 2^20 each: float64 adds 2^33 of them without rounding.
+    return np.asarray(_clip_to_grid(gradients, clipping_bound).sum(axis=0)).astype(np.int64)
 
 
 def add_grid_noise(total: Integers, clipping_bound: float, noise_multiplier: float, entropy: Entropy) -> Doubles:
@@ -84,19 +85,20 @@ def public_bucket(records: int) -> int:
     return 1 << (records.bit_length() - 1)
 
 
-def _clip_to_grid(gradients: npt.NDArray[np.floating], clipping_bound: float) -> Integers:
-    """Return `(records, d) int64` rows of norm at most GRID_STEPS, checked in integers."""
+def _clip_to_grid(gradients: npt.NDArray[np.floating], clipping_bound: float) -> Doubles:
+    """Return `(records, d) float64` rows of whole numbers, each of norm at most GRID_STEPS, checked exactly (below 2^53)."""
     _require_positive("clipping bound", clipping_bound)
     rows = np.array(gradients, dtype=np.float64)
-    rows[~np.isfinite(rows).all(axis=1)] = 0.0
-    peaks = np.abs(rows).max(axis=1, initial=0.0)
-    peaks[peaks == 0.0] = 1.0
-    norms = peaks * np.sqrt(np.square(rows / peaks[:, None]).sum(axis=1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("rd,rd->r", rows, rows))
+    # A norm that is no number marks a row with a coordinate that is none, or one beyond 1e150: both count as zero.
+    rows[~np.isfinite(norms)] = 0.0
+    norms[~np.isfinite(norms)] = 0.0
     rows *= (GRID_STEPS / np.maximum(norms, clipping_bound))[:, None]
-    steps = np.trunc(rows).astype(np.int64)
-    while (long := np.square(steps).sum(axis=1) > GRID_STEPS**2).any():
-        steps[long] -= np.sign(steps[long])
-    return steps
+    np.trunc(rows, out=rows)
+    while (long := np.einsum("rd,rd->r", rows, rows) > float(GRID_STEPS**2)).any():
+        rows[long] -= np.sign(rows[long])
+    return rows
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -21,9 +21,8 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
+from earmark_shared.crypto.keystream import SEED_SIZE, keystream
 from earmark_shared.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
@@ -55,12 +54,11 @@ class _Table:
 
 
 def uniform_words(count: int, entropy: Entropy) -> Words:
-    """Return `(count,) uint64`, uniform: a ChaCha20 stream under a key of its own from `entropy`."""
-    key = entropy(32)
-    if len(key) != 32:
-        raise NoiseError(f"entropy gave {len(key)} bytes instead of 32")
-    stream = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
-    return np.frombuffer(stream.update(bytes(8 * count)), dtype="<u8").astype(np.uint64, copy=False)
+    """Return `(count,) uint64`, uniform: a ChaCha20 stream under a seed of its own from `entropy`."""
+    seed = entropy(SEED_SIZE)
+    if len(seed) != SEED_SIZE:
+        raise NoiseError(f"entropy gave {len(seed)} bytes instead of {SEED_SIZE}")
+    return keystream(seed, 2 * count).view("<u8").astype(np.uint64, copy=False)
 
 
 def discrete_gaussian(noise_stddev: float, size: int, entropy: Entropy) -> Integers:
