@@ -1,0 +1,116 @@
+"""A person's query becomes a target: words become vectors, an example file becomes sound vectors, filters become clip ids."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client import ranking
+from earmark_client.audio.decode import Decoder
+from earmark_client.labelling import taught_vectors
+from earmark_client.search import Target
+from earmark_shared.errors import AudioError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from earmark_client.describe import Floats, Model
+    from earmark_client.records import Correction, Query
+    from earmark_client.store.database import Database
+
+MOST_EXAMPLE_SEGMENTS = 64
+"""A longer example is thinned out to this many segments, evenly."""
+SAME_WORDS = 0.5
+"""Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
+UNSAID = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "off", "on", "or", "some", "the", "to", "while", "with", "my", "your"])
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The words of a text that say something, in lower case."""
+    return frozenset(re.findall(r"\w+", text.lower())) - UNSAID
+
+
+def read_example(model: Model, path: Path, at_s: float | None) -> Floats:
+    """Sound vectors `(examples, dim)` of a file, or only of the segment at `at_s`.
+
+    Raises:
+        AudioError: the file can't be used, or has nothing at that second.
+    """
+    segmenter = model.segmenter()
+    found = []
+    with Decoder() as decoder, decoder.open(path, roots=(path.parent,)) as stream:
+        for block in stream:
+            found += segmenter.push(block)
+    found += segmenter.flush()
+    if at_s is not None:
+        found = [segment for segment in found if segment[0] <= at_s < segment[1]][-1:]
+    if not found:
+        where = "" if at_s is None else f" at {at_s:g} s"
+        raise AudioError(f"{path}: there is nothing to hear{where}", hint="name a second where there is sound")
+    keep = np.unique(np.linspace(0, len(found) - 1, MOST_EXAMPLE_SEGMENTS).astype(int))
+    vectors, _ = model.describe(np.stack([found[index][2] for index in keep]))
+    return vectors.sound
+
+
+def word_matches(database: Database, text: str) -> dict[int, float]:
+    """Share of the text's words that stand in a clip's file name or labels, by clip id; clips with half of them or more."""
+    words = content_words(text)
+    found: Counter[int] = Counter()
+    for word in sorted(words):
+        found.update(clip_id for clip_id, _ in database.search_words(word))
+    return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
+
+
+def make_target(database: Database, model: Model, query: Query) -> Target:
+    """Turn a query into what can be compared with stored vectors.
+
+    A query that is just the name of a taught sound is answered by its examples: the person's own doorbell, not any bell.
+
+    Raises:
+        AudioError: the example can't be used.
+    """
+    example = None if query.like is None else read_example(model, query.like, query.at_s)
+    text = None
+    if query.text:
+        taught = {row.name.lower(): row for row in database.label_list() if row.kind == "taught"}
+        row = taught.get(query.text.strip().lower())
+        if row is None:
+            text = model.labeler.text_query(query.text)
+        else:
+            learned = taught_vectors(row, model.labeler.sound_dim)
+            example = learned if example is None else np.concatenate((example, learned))
+    return Target(
+        text=text,
+        example=example,
+        minus=tuple(model.labeler.text_query(unwanted) for unwanted in query.exclude),
+        words=word_matches(database, query.text) if query.text else None,
+        allowed=_allowed(database, query),
+        said=tuple(verdicts(database.corrections(), query.text)),
+    )
+
+
+def _allowed(database: Database, query: Query) -> npt.NDArray[np.int64] | None:
+    if query.folder is None and query.after_s is None and query.before_s is None and query.label is None:
+        return None
+    return database.clip_ids(folder=query.folder, after_s=query.after_s, before_s=query.before_s, label=query.label)
+
+
+def verdicts(corrections: list[Correction], text: str | None) -> list[tuple[Correction, float]]:
+    """The corrections that speak about a text, each with the probability it stands for: 0 for a no, up to 1 for a yes.
+
+    A yes counts as far as its words are the query's; a no only when it is about exactly these words.
+    """
+    words = content_words(text) if text else frozenset()
+    found = []
+    for correction in corrections:
+        alike = ranking.jaccard(set(words), set(content_words(correction.name))) if words else 0.0
+        if correction.is_present and alike >= SAME_WORDS:
+            found.append((correction, alike))
+        elif not correction.is_present and alike == 1.0:
+            found.append((correction, 0.0))
+    return found

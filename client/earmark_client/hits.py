@@ -1,0 +1,97 @@
+"""An event becomes a hit: its place, its labels and the reasons it was found for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.labelling import best_rows
+from earmark_client.records import Evidence, Hit, Label
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from earmark_client.describe import Floats
+    from earmark_client.labelling import LabelSet
+    from earmark_client.records import Clip, Correction, Query
+    from earmark_client.search import Event, Scored
+    from earmark_client.shelf import Shelf
+    from earmark_client.store.database import Database
+
+MOST_LABELLED_SEGMENTS = 64
+"""An event's labels come from at most this many of its segments, around its best one."""
+
+
+def label_scores(shelf: Shelf, labels: LabelSet, ids: npt.NDArray[np.int64]) -> Floats:
+    """Scores `(segments, labels)` of stored segments."""
+    weighted = shelf.text.vectors(ids)
+    sound = shelf.sound.vectors(ids) if labels.needs_sound else None
+    return labels.scores(weighted, np.ones(len(ids), np.float32), sound)
+
+
+def event_labels(shelf: Shelf, event: Event, labels: LabelSet) -> list[Label]:
+    """The labels of an event's segments, best first."""
+    first = max(event.first, event.peak - MOST_LABELLED_SEGMENTS // 2)
+    ids = shelf.catalogue.ids[first : min(event.last + 1, first + MOST_LABELLED_SEGMENTS)]
+    return labels.top(best_rows(None, label_scores(shelf, labels, ids)).mean(axis=0))
+
+
+def correct_labels(labels: list[Label], corrections: list[Correction]) -> tuple[Label, ...]:
+    """What people said beats what the model says: their yes comes first, their no goes."""
+    said = {correction.name: correction.is_present for correction in corrections}
+    yes = [Label(name, 1.0) for name, is_present in said.items() if is_present]
+    return (*yes, *(label for label in labels if label.name not in said))
+
+
+class HitMaker:
+    """Makes the hits of one answer."""
+
+    def __init__(self, database: Database, shelf: Shelf, labels: LabelSet) -> None:
+        """Take places from the shelf and paths and corrections from the database."""
+        self._database = database
+        self._shelf = shelf
+        self._labels = labels
+
+    def make_all(self, events: list[Event], scored: Scored, query: Query) -> tuple[Hit, ...]:
+        """Make hits in the order of the events."""
+        return tuple(self._make(event, scored, query) for event in events)
+
+    def _make(self, event: Event, scored: Scored, query: Query) -> Hit:
+        catalogue = self._shelf.catalogue
+        clip = self._database.clip(int(catalogue.clip_ids[event.peak]))
+        corrections = self._database.corrections(clip.id)
+        labels = event_labels(self._shelf, event, self._labels)
+        return Hit(
+            clip_id=clip.id,
+            segment_id=int(catalogue.ids[event.peak]),
+            path=clip.paths[0] if clip.paths else "",
+            start_s=float(catalogue.start_s[event.first]),
+            end_s=float(catalogue.end_s[event.last]),
+            peak_s=float(catalogue.start_s[event.peak]),
+            score=event.score,
+            labels=correct_labels(labels, corrections),
+            why=tuple(self._reasons(event, scored, query, clip, labels)),
+        )
+
+    def _reasons(self, event: Event, scored: Scored, query: Query, clip: Clip, labels: list[Label]) -> list[Evidence]:
+        reasons = []
+        row = event.row
+        said = scored.said[row]
+        if not np.isnan(said):
+            reasons.append(Evidence("you", "you labelled it" if said else "you said it is not", float(said)))
+        if scored.text is not None:
+            heard = ", ".join(label.name for label in labels[:3]) or "nothing that has a name"
+            reasons.append(Evidence("sound", f"sounds like {heard}", float(scored.text[row])))
+        if scored.example is not None:
+            like = query.like.name if query.like else query.text
+            reasons.append(Evidence("example", f"sounds like {like}", float(scored.example[row])))
+        if scored.words is not None and scored.words[row] > 0:
+            reasons.append(Evidence("words", f"in its name or labels: {_name(clip)}", float(scored.words[row])))
+        for unwanted, probability in zip(query.exclude, scored.minus, strict=True):
+            reasons.append(Evidence("not", f"how much it sounds like {unwanted}", float(probability[row])))
+        return reasons
+
+
+def _name(clip: Clip) -> str:
+    return clip.paths[0].rsplit("/", 1)[-1] if clip.paths else f"clip {clip.id}"

@@ -1,0 +1,233 @@
+"""Sound files become stored segments: decode, cut, encode, commit.
+
+Who waits for whom: `jobs` lanes, each with a sandboxed decoder of its own, read files and cut segments; `jobs` encoder threads
+turn batches of segments into vectors; the caller's thread alone writes the database. Every queue is bounded, so a ten-hour file
+takes no more memory than a ten-minute one, and even a single long file keeps all cores busy.
+
+What a crash leaves: a clip is committed in steps while it is *pending*, which no search sees, and becomes *ready* in the
+transaction that stores its last segment. The next `add` of the same content goes on after the last stored segment. The encoder is
+bit-reproducible, so a resumed clip equals one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.audio.decode import Decoder
+from earmark_client.labelling import best_rows
+from earmark_shared.errors import EarmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from earmark_client.audio.decode import SoundInfo, SoundStream
+    from earmark_client.describe import Floats, Model
+    from earmark_client.labelling import LabelSet
+    from earmark_client.model.labeler import Vectors
+
+BATCH_SEGMENTS = 32
+"""Segments encoded at once: 15 s of sound, enough to amortize a hand-over, small enough to share out one file."""
+_AHEAD = 2
+"""Batches of one file that may be under way, per job."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded segments of one clip, in order: `(segments,)` times and `(segments, dim)` vectors."""
+
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    vectors: Vectors
+    output: Floats
+    best_labels: Floats
+    """`(up to 3, labels)` the best scores of each label among these segments."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A file whose content is new, or was interrupted: batches follow."""
+
+    path: Path
+    content_sha256: str
+    info: SoundInfo
+    size_bytes: int
+    recorded_at_s: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The next batch of a begun file."""
+
+    content_sha256: str
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A begun file has been read to its end."""
+
+    content_sha256: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file whose content is stored already, or is being stored right now from another path."""
+
+    path: Path
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that can't be used; whatever was stored of it goes."""
+
+    path: Path
+    error: EarmarkError
+    content_sha256: str | None
+
+
+Event = Begun | Encoded | Finished | Known | Refused
+
+
+class Claims:
+    """Which contents are stored, and which a lane has taken on: no two lanes store the same sound."""
+
+    def __init__(self, stored: Iterable[str], pending: dict[str, float]) -> None:
+        """Start from the hashes of ready clips and, for pending ones, the end of what is stored (s)."""
+        self._taken = set(stored)
+        self._pending = pending
+        self._lock = threading.Lock()
+
+    def take(self, content_sha256: str) -> float | None:
+        """Take the content on: where to go on from (s), or None if it is stored or taken."""
+        with self._lock:
+            if content_sha256 in self._taken:
+                return None
+            self._taken.add(content_sha256)
+            return self._pending.get(content_sha256, 0.0)
+
+
+class Ingest:
+    """Reads files in the background and yields what happened, in an order that can be stored as it comes."""
+
+    def __init__(self, model: Model, labels: LabelSet, claims: Claims, *, jobs: int | None = None) -> None:
+        """Use `jobs` lanes and encoder threads; default: one a core."""
+        self._model = model
+        self._labels = labels
+        self._claims = claims
+        self._jobs = jobs or len(os.sched_getaffinity(0))
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * self._jobs)
+        self._stop = threading.Event()
+
+    def run(self, files: Sequence[tuple[Path, Path]]) -> Iterator[Event]:
+        """Yield the events of `files`, pairs of a path and the folder it may not lead out of.
+
+        A lane that fails for a reason of its own (not a file's) ends the run with that exception. Closing the iterator
+        stops the lanes.
+        """
+        self._model.open_audio()
+        work: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
+        for item in files:
+            work.put(item)
+        with ThreadPoolExecutor(self._jobs, "encode") as pool:
+            lanes = [threading.Thread(target=self._lane, args=(work, pool), daemon=True) for _ in range(self._jobs)]
+            try:
+                for lane in lanes:
+                    lane.start()
+                yield from self._until_done(len(lanes))
+            finally:
+                self._stop.set()
+                for lane in lanes:
+                    lane.join()
+
+    def _until_done(self, running: int) -> Iterator[Event]:
+        while running:
+            event = self._events.get()
+            if event is None:
+                running -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield event
+
+    def _put(self, event: Event | BaseException | None) -> None:
+        while True:
+            try:
+                return self._events.put(event, timeout=0.2)
+            except queue.Full:
+                if self._stop.is_set():
+                    return None
+
+    def _lane(self, work: queue.SimpleQueue[tuple[Path, Path]], pool: ThreadPoolExecutor) -> None:
+        try:
+            with Decoder() as decoder:
+                while not self._stop.is_set():
+                    try:
+                        path, root = work.get_nowait()
+                    except queue.Empty:
+                        break
+                    self._read(decoder, path, root, pool)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            self._put(error)
+        finally:
+            self._put(None)
+
+    def _read(self, decoder: Decoder, path: Path, root: Path, pool: ThreadPoolExecutor) -> None:
+        taken: str | None = None
+        try:
+            with decoder.open(path, roots=(root,)) as stream:
+                content_sha256 = stream.content_sha256()
+                resume_s = self._claims.take(content_sha256)
+                if resume_s is None:
+                    return self._put(Known(path, content_sha256))
+                taken = content_sha256
+                status = path.stat()
+                self._put(Begun(path, taken, stream.info, status.st_size, status.st_mtime))
+                for batch in self._encode(stream, resume_s, pool):
+                    self._put(Encoded(taken, batch))
+                if not self._stop.is_set():
+                    self._put(Finished(taken, stream.duration_s))
+        except EarmarkError as error:
+            self._put(Refused(path, error, taken))
+
+    def _encode(self, stream: SoundStream, resume_s: float, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        """Encode a stream's segments that end after `resume_s`, a bounded number of batches ahead."""
+        ahead: deque[Future[Batch]] = deque()
+        for group in self._groups(stream, resume_s):
+            ahead.append(pool.submit(self._describe, group))
+            if len(ahead) > _AHEAD * self._jobs:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[tuple[float, float, Floats]]]:
+        segmenter = self._model.segmenter()
+        group: list[tuple[float, float, Floats]] = []
+        for block in stream:
+            if self._stop.is_set():
+                return
+            group += [segment for segment in segmenter.push(block) if segment[1] > resume_s]
+            while len(group) >= BATCH_SEGMENTS:
+                yield group[:BATCH_SEGMENTS]
+                group = group[BATCH_SEGMENTS:]
+        group += [segment for segment in segmenter.flush() if segment[1] > resume_s]
+        if group:
+            yield group
+
+    def _describe(self, group: list[tuple[float, float, Floats]]) -> Batch:
+        vectors, output = self._model.describe(np.stack([waveform for _, _, waveform in group]))
+        scores = self._labels.scores(vectors.text, vectors.strength, vectors.sound)
+        times = np.array([(start, end) for start, end, _ in group])
+        return Batch(times[:, 0], times[:, 1], vectors, output, best_rows(None, scores))

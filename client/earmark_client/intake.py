@@ -1,0 +1,270 @@
+"""Stores what `ingest` reads: events in, transactions out, a report at the end.
+
+One transaction holds many small clips, or a stretch of a long one, so that a crash costs half a second's work and never a clip
+that was committed. A file that turns out to be damaged takes back all that was stored of it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
+from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
+from earmark_client.labelling import best_rows
+from earmark_client.model.labeler import quantize_output
+from earmark_client.store.database import ClipRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from earmark_client.describe import Floats, Model
+    from earmark_client.ingest import Event
+    from earmark_client.labelling import LabelSet
+    from earmark_client.store.database import Database
+    from earmark_shared.errors import EarmarkError
+
+COMMIT_SEGMENTS = 4096
+COMMIT_S = 0.5
+"""A transaction closes after so many segments or seconds: what a crash can cost."""
+
+
+@dataclass(frozen=True)
+class AddProgress:
+    """How far an `add` has come."""
+
+    done_files: int
+    total_files: int
+    sound_s: float
+    """Seconds of new sound so far."""
+    elapsed_s: float
+    current: str
+    """The path of the file that was last finished."""
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What an `add` did."""
+
+    added: int
+    known: int
+    moved: int
+    problems: tuple[tuple[str, EarmarkError], ...]
+    sound_s: float
+    seconds: float
+
+
+@dataclass
+class Tally:
+    """An `AddReport` in the making."""
+
+    total_files: int
+    added: int = 0
+    known: int = 0
+    moved: int = 0
+    sound_s: float = 0.0
+    current: str = ""
+    problems: list[tuple[str, EarmarkError]] = field(default_factory=list)
+
+    @property
+    def done_files(self) -> int:
+        """Files that are through, one way or the other."""
+        return self.added + self.known + self.moved + len(self.problems)
+
+
+class Intake:
+    """Applies the events of one `add` to the database; the only writer."""
+
+    def __init__(self, database: Database, model: Model, labels: LabelSet) -> None:
+        """Store vectors under the model's version, and each clip's best labels of the list as words."""
+        self._database = database
+        self._model = model
+        self._labels = labels
+        self._clips: dict[str, int] = {}
+        self._best: dict[int, Floats] = {}
+        self._waiting: dict[str, list[Path]] = {}
+        self._batches: list[tuple[int, Batch]] = []
+        self._finished: list[Finished] = []
+
+    def store(self, events: Iterator[Event], tally: Tally, on_progress: Callable[[AddProgress], None] | None = None) -> AddReport:
+        """Apply all events, committing as it goes.
+
+        Raises:
+            StoreError: the database can't take more; what was committed stays.
+        """
+        started_s = time.monotonic()
+        more = True
+        while more:
+            with self._database.transaction():
+                more = self._fill(events, tally)
+                self._flush(tally)
+            if on_progress:
+                elapsed_s = time.monotonic() - started_s
+                on_progress(AddProgress(tally.done_files, tally.total_files, tally.sound_s, elapsed_s, tally.current))
+        seconds = time.monotonic() - started_s
+        return AddReport(tally.added, tally.known, tally.moved, tuple(tally.problems), tally.sound_s, seconds)
+
+    def _fill(self, events: Iterator[Event], tally: Tally) -> bool:
+        """Apply events until it is time to commit; False when there are no more."""
+        until_s = time.monotonic() + COMMIT_S
+        segments = 0
+        for event in events:
+            segments += self._apply(event, tally)
+            if segments >= COMMIT_SEGMENTS or time.monotonic() > until_s:
+                return True
+        return False
+
+    def _apply(self, event: Event, tally: Tally) -> int:
+        """Apply one event; the number of segments it holds."""
+        match event:
+            case Begun():
+                self._begin(event)
+            case Encoded():
+                clip_id = self._clips[event.content_sha256]
+                self._batches.append((clip_id, event.batch))
+                self._best[clip_id] = best_rows(self._best.get(clip_id), event.batch.best_labels)
+                tally.sound_s += float(event.batch.end_s[-1] - event.batch.start_s[0])
+                return len(event.batch.start_s)
+            case Finished():
+                self._finished.append(event)
+            case Known():
+                self._recognize(event, tally)
+            case Refused():
+                self._take_back(event, tally)
+        return 0
+
+    def _begin(self, event: Begun) -> None:
+        stored = self._database.clip_by_hash(event.content_sha256)
+        if stored is not None:
+            self._clips[event.content_sha256] = stored.id
+            self._best[stored.id] = self._stored_best(stored.id)
+            return
+        row = ClipRow(
+            content_sha256=event.content_sha256,
+            duration_s=0.0,
+            sample_rate_hz=event.info.sample_rate_hz,
+            channels=event.info.channels,
+            size_bytes=event.size_bytes,
+            added_at_s=time.time(),
+            recorded_at_s=event.recorded_at_s,
+            model_version=self._model.version,
+        )
+        self._clips[event.content_sha256] = self._database.insert_clip(row, str(event.path))
+
+    def _recognize(self, event: Known, tally: Tally) -> None:
+        if event.content_sha256 in self._clips:  # being stored right now: wait for how it ends
+            self._waiting.setdefault(event.content_sha256, []).append(event.path)
+            return
+        stored = self._database.clip_by_hash(event.content_sha256)
+        if stored is None:  # its other path was refused
+            return
+        self._add_path(stored.id, event.path, tally)
+
+    def _add_path(self, clip_id: int, path: Path, tally: Tally) -> None:
+        """Give a stored clip one more path; paths that are gone from the disk give way: the file has moved."""
+        paths = self._database.clip(clip_id).paths
+        tally.current = str(path)
+        if str(path) in paths:
+            tally.known += 1
+            return
+        gone = [old for old in paths if not Path(old).exists()]
+        for old in gone:
+            self._database.remove_path(old)
+        self._database.add_path(clip_id, str(path))
+        tally.moved += bool(gone)
+        tally.known += not gone
+
+    def _take_back(self, event: Refused, tally: Tally) -> None:
+        same = self._waiting.pop(event.content_sha256, []) if event.content_sha256 else []
+        clip_id = self._clips.pop(event.content_sha256, None) if event.content_sha256 else None
+        if clip_id is not None:
+            self._batches = [(owner, batch) for owner, batch in self._batches if owner != clip_id]
+            self._best.pop(clip_id, None)
+            self._database.remove_clip(clip_id)
+        tally.problems += [(str(path), event.error) for path in (event.path, *same)]
+
+    def _flush(self, tally: Tally) -> None:
+        """Write the batches at hand as one block, then make the clips ready that are complete."""
+        if self._batches:
+            self._write([clip_id for clip_id, _ in self._batches], [batch for _, batch in self._batches])
+            self._batches = []
+        for event in self._finished:
+            clip_id = self._clips.pop(event.content_sha256)
+            clip = self._database.clip(clip_id)
+            names = " ".join(Path(path).stem for path in clip.paths)
+            self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names)
+            self._database.set_labels(clip_id, self._best_labels(clip_id), model_version=self._model.version)
+            tally.added += 1
+            tally.current = clip.paths[0] if clip.paths else ""
+            for path in self._waiting.pop(event.content_sha256, []):
+                self._add_path(clip_id, path, tally)
+        self._finished = []
+
+    def _best_labels(self, clip_id: int) -> list[tuple[str, float]]:
+        best = self._best.pop(clip_id, None)
+        if best is None:  # silence: no segment was kept
+            return []
+        return [(label.name, label.score) for label in self._labels.top(best.mean(axis=0))]
+
+    def _stored_best(self, clip_id: int) -> Floats:
+        """The best label scores of what an interrupted `add` stored of a clip: `(up to 3, labels)`."""
+        ids = self._database.segments_of(clip_id).ids
+        text = self._database.fetch("text", self._model.version, ids).float32()
+        strength = self._database.fetch("strength", self._model.version, ids).float32()[:, 0]
+        sound = self._database.fetch("sound", self._model.version, ids).float32()
+        return best_rows(None, self._labels.scores(text, strength, sound))
+
+    def _write(self, owners: list[int], batches: list[Batch]) -> None:
+        clip_ids = np.repeat(owners, [len(batch.start_s) for batch in batches])
+        text = np.concatenate([batch.vectors.text for batch in batches])
+        sound = np.concatenate([batch.vectors.sound for batch in batches])
+        strength = np.concatenate([batch.vectors.strength for batch in batches])
+        output = np.concatenate([batch.output for batch in batches])
+        self._database.add_segments(
+            clip_ids,
+            np.concatenate([batch.start_s for batch in batches]),
+            np.concatenate([batch.end_s for batch in batches]),
+            model_version=self._model.version,
+            vectors={
+                "text": text.astype(np.float16),
+                "sound": sound.astype(np.float16),
+                "strength": strength[:, None],
+                "encoder": quantize_output(output),
+            },
+        )
+
+
+def add_sounds(
+    database: Database,
+    model: Model,
+    labels: LabelSet,
+    paths: Sequence[Path],
+    *,
+    jobs: int | None = None,
+    on_progress: Callable[[AddProgress], None] | None = None,
+) -> AddReport:
+    """Find the sounds under `paths`, read them and store them; the caller holds the home's lock."""
+    found = list(find_sounds(paths))
+    files = [(sound.path, sound.root) for sound in found if isinstance(sound, FoundSound)]
+    tally = Tally(len(found))
+    tally.problems = [(str(problem.path), problem.error) for problem in found if isinstance(problem, FindProblem)]
+    ingest = Ingest(model, labels, _claims(database, model.version), jobs=jobs)
+    with closing(ingest.run(files)) as events:
+        return Intake(database, model, labels).store(events, tally, on_progress)
+
+
+def _claims(database: Database, model_version: str) -> Claims:
+    """What is stored already; a clip that another model began is begun again."""
+    pending = {}
+    for stored, _ in database.pending_clips():
+        if stored.model_version != model_version:
+            with database.transaction():
+                database.remove_clip(stored.id)
+            continue
+        pending[database.clip(stored.id).content_sha256] = stored.stored_until_s
+    return Claims((clip.content_sha256 for clip in database.clips()), pending)

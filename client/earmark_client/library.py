@@ -1,0 +1,291 @@
+"""The one object that the command line, notebooks and benchmarks call.
+
+    with Library.create(Path("home"), unlock=KeyFile(Path("key"))) as library:
+        library.add([Path("~/Recordings").expanduser()])
+        for hit in library.search(Query(text="dog barking")).hits:
+            print(hit.path, hit.start_s, hit.score)
+
+One process may write at a time; any number may search meanwhile. A `Library` belongs to the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from earmark_client import teaching
+from earmark_client.asking import make_target
+from earmark_client.describe import Model
+from earmark_client.hits import HitMaker
+from earmark_client.labelling import LabelSet
+from earmark_client.model.bundle import Bundle
+from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, Segment
+from earmark_client.search import choose_pool, find_events, score_pool
+from earmark_client.shelf import Shelf
+from earmark_client.store.home import change_secret, create_home, erase_home, open_home
+from earmark_client.store.keys import KeyFile, create_key_file
+from earmark_shared.errors import NotInLibraryError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from earmark_client.intake import AddProgress, AddReport
+    from earmark_client.store.home import Home, Older
+    from earmark_client.store.keys import Secret
+
+BASE_MODEL = Path(__file__).parent / "model" / "base"
+SHA_PREFIX = 6
+"""Hexadecimal digits of a content hash that name a clip."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a library holds."""
+
+    home: str
+    model: str
+    clips: int
+    pending: int
+    """Clips whose import was interrupted; adding their files again completes them."""
+    segments: int
+    sound_s: float
+    sound_bytes: int
+    corrections: int
+    own_labels: int
+    is_rolled_back: bool
+
+
+class Library:
+    """One person's encrypted, searchable sound."""
+
+    def __init__(self, home: Home, secret: Secret, *, device: str = "cpu", model: Path = BASE_MODEL) -> None:
+        """Wrap an open home; `Library.open` and `Library.create` are the ways to one."""
+        self._home = home
+        self._secret = secret
+        self._database = home.database
+        self._model = Model(Bundle.load(model), device=device)
+        self._opened_shelf: Shelf | None = None
+
+    @classmethod
+    def create(cls, home: Path, *, unlock: Secret, device: str = "cpu") -> Self:
+        """Make an empty library and open it; a key file that does not exist yet is made.
+
+        Raises:
+            HomeExistsError: there is one already.
+            StoreError: the keyring or the key file can't be used.
+        """
+        if isinstance(unlock, KeyFile) and not unlock.path.exists():
+            create_key_file(unlock.path)
+        create_home(home, unlock)
+        return cls.open(home, unlock=unlock, device=device)
+
+    @classmethod
+    def open(cls, home: Path, *, unlock: Secret, device: str = "cpu", older: Older = "refuse") -> Self:
+        """Open a library.
+
+        Raises:
+            HomeMissingError: there is none.
+            WrongKeyError: `unlock` does not open it.
+            TamperedError: something else than Earmark changed it.
+            RollbackError: it is older than the one last seen, and `older` is "refuse".
+        """
+        return cls(open_home(home, unlock, older=older), unlock, device=device)
+
+    def close(self) -> None:
+        """Close the database; the object can't be used any more."""
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closed at the end."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def add(
+        self, paths: Sequence[Path], *, on_progress: Callable[[AddProgress], None] | None = None, jobs: int | None = None
+    ) -> AddReport:
+        """Make the sound files under `paths` (files, folders, patterns) searchable.
+
+        A file that can't be used is in the report's `problems`; the others go on. Interrupted, it goes on where it was when
+        it is called again.
+
+        Raises:
+            HomeInUseError: another process is writing.
+            DiskFullError: what was committed stays.
+        """
+        from earmark_client.intake import add_sounds
+
+        with self._home.lock():
+            return add_sounds(self._database, self._model, self._labels(), paths, jobs=jobs, on_progress=on_progress)
+
+    def search(self, query: Query) -> Answer:
+        """Answer a query: hits best first, or none and the nearest miss.
+
+        Raises:
+            AudioError: the example file can't be used.
+            SettingsError: the query asks for nothing.
+        """
+        if not query.text and query.like is None:
+            raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
+        calibration = self._model.labeler.calibration
+        least = calibration.threshold if query.min_score is None else query.min_score
+        target = make_target(self._database, self._model, query)
+        shelf = self._shelf()
+        pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
+        if not len(pool):
+            return Answer((), None, self._model.version)
+        scored = score_pool(shelf, target, pool, calibration)
+        join_from = max(least, calibration.threshold)
+        maker = HitMaker(self._database, shelf, self._labels())
+        events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
+        if events:
+            return Answer(maker.make_all(events, scored, query), None, self._model.version)
+        nearest = find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1)
+        return Answer((), maker.make_all(nearest, scored, query)[0], self._model.version)
+
+    def clips(self, *, folder: str | None = None, label: str | None = None) -> list[Clip]:
+        """The searchable clips, by id."""
+        return self._database.clips(folder=folder, label=label)
+
+    def clip(self, target: int | str | Path) -> Clip:
+        """One clip by its number, its path, or the first digits of its content hash.
+
+        Raises:
+            NotInLibraryError: there is none, or more than one begins like that.
+        """
+        text = str(target)
+        by_path = self._database.clip_by_path(text) or self._database.clip_by_path(str(Path(text).expanduser().absolute()))
+        if by_path is not None:
+            return self._database.clip(by_path)
+        if text.isdecimal() and len(text) < SHA_PREFIX:
+            return self._database.clip(int(text))
+        same = [clip for clip in self._database.clips() if clip.content_sha256.startswith(text.lower())]
+        if len(text) >= SHA_PREFIX and len(same) == 1:
+            return same[0]
+        if text.isdecimal():
+            return self._database.clip(int(text))
+        raise NotInLibraryError(f"There is no clip {text}.", hint="`earmark list` shows what there is.")
+
+    def describe(self, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
+        """What happens when: stretches of a clip with the same labels, in order of time."""
+        return teaching.describe_clip(self._database, self._shelf(), self._labels(), clip)
+
+    def label(self, target: str, name: str, *, is_present: bool = True, at_s: float | None = None) -> None:
+        """Say that `name` is, or is not, to be heard in a clip, or at one second of it; it counts at once.
+
+        Raises:
+            NotInLibraryError: no such clip, or nothing at that second.
+        """
+        clip = self.clip(target)
+        segment_id = None if at_s is None else self._segment_at(clip, at_s)
+        correction = Correction(clip.id, segment_id, name, is_present)
+        with self._home.lock(), self._database.transaction():
+            self._database.add_correction(correction, now_s=time.time())
+
+    def review(self, limit: int = 20) -> list[Hit]:
+        """Clips whose best unconfirmed label is least certain first, each with that label first."""
+        return teaching.least_certain(self._database, self._shelf(), self._labels(), limit)
+
+    def teach(self, name: str, files: Sequence[Path]) -> int:
+        """Learn a sound from a few example files; it labels and searches at once. Returns how many clips got the label.
+
+        Raises:
+            AudioError: an example can't be used.
+        """
+        with self._home.lock():
+            return teaching.teach(self._database, self._shelf(), self._model, name, files)
+
+    def labels(self) -> list[teaching.KnownLabel]:
+        """The labels that clips can get: the model's own, the person's phrases, the taught sounds."""
+        return teaching.known_labels(self._database, self._model)
+
+    def add_label(self, name: str, *, phrase: str | None = None) -> int:
+        """Add a label by words; every clip can have it at once. Returns how many clips got it."""
+        with self._home.lock():
+            return teaching.add_phrase(self._database, self._shelf(), self._model, name, phrase or name)
+
+    def remove_label(self, name: str) -> None:
+        """Take a label of one's own off the list, and off the clips that got it.
+
+        Raises:
+            NotInLibraryError: there is none of that name.
+        """
+        with self._home.lock():
+            teaching.remove_label(self._database, name, self._model.version)
+
+    def remove(self, targets: Sequence[str]) -> int:
+        """Forget clips, by name or everything below a folder: rows, vectors and words. Returns how many.
+
+        Raises:
+            NotInLibraryError: one of them is not there; then nothing is forgotten.
+        """
+        chosen = {clip_id for target in targets for clip_id in self._clips_named(target)}
+        with self._home.lock(), self._database.transaction():
+            for clip_id in sorted(chosen):
+                self._database.remove_clip(clip_id)
+        return len(chosen)
+
+    def export(self, path: Path, *, format: str = "age", recipient: str | None = None, passphrase: bytes | None = None) -> None:  # noqa: A002
+        """Write what the library knows as readable JSON, or as an age file that only a recipient or passphrase opens.
+
+        Raises:
+            SettingsError: an age file needs exactly one of `recipient` and `passphrase`.
+        """
+        from earmark_client.exporting import export_library
+
+        export_library(self._database, path, kind=format, recipient=recipient, passphrase=passphrase)
+
+    def change_unlock(self, new: Secret) -> None:
+        """Change what opens the library; the data is not written again, and the object is closed."""
+        if isinstance(new, KeyFile) and not new.path.exists():
+            create_key_file(new.path)
+        self.close()
+        change_secret(self._home.folder, self._secret, new)
+
+    def erase(self) -> None:
+        """Destroy the key, then the files: nothing can be read again, not even from a copy. The object is closed."""
+        self.close()
+        erase_home(self._home.folder, self._secret)
+
+    def status(self) -> Status:
+        """Count what the library holds."""
+        counts = self._database.counts()
+        return Status(
+            home=str(self._home.folder),
+            model=self._model.version,
+            clips=counts.clips,
+            pending=counts.pending,
+            segments=counts.segments,
+            sound_s=counts.duration_s,
+            sound_bytes=counts.size_bytes,
+            corrections=len(self._database.corrections()),
+            own_labels=len(self._database.label_list()),
+            is_rolled_back=self._home.is_rolled_back,
+        )
+
+    def _labels(self) -> LabelSet:
+        return LabelSet(self._model, self._database.label_list())
+
+    def _shelf(self) -> Shelf:
+        if self._opened_shelf is None:
+            labeler = self._model.labeler
+            self._opened_shelf = Shelf(self._database, self._model.version, text_dim=labeler.text_dim, sound_dim=labeler.sound_dim)
+        else:
+            self._opened_shelf.refresh()
+        return self._opened_shelf
+
+    def _segment_at(self, clip: Clip, at_s: float) -> int:
+        table = self._database.segments_of(clip.id)
+        here = [segment_id for segment_id, start_s, end_s in zip(table.ids, table.start_s, table.end_s, strict=True) if start_s <= at_s < end_s]
+        if not here:
+            raise NotInLibraryError(f"Clip {clip.id} has nothing to hear at {at_s:g} s.", hint="`earmark show` says what is where.")
+        return int(here[len(here) // 2])
+
+    def _clips_named(self, target: str) -> list[int]:
+        folder = self._database.clip_ids(folder=str(Path(target).expanduser().absolute()))
+        return [int(clip_id) for clip_id in folder] if len(folder) else [self.clip(target).id]

@@ -1,0 +1,106 @@
+"""What a search needs in memory: the catalogue of segments and the vector indexes, kept in step with the database.
+
+Index rows are *weighted text vectors*, a segment's unit text vector times its strength, so that an inner product with a query is
+already the evidence that ranking wants. The sound index is loaded by the first search by example.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.catalogue import Catalogue
+from earmark_client.store.blocks import Block
+from earmark_client.store.vectors import VectorIndex
+
+if TYPE_CHECKING:
+
+    import numpy.typing as npt
+
+    from earmark_client.catalogue import Pool
+    from earmark_client.store.database import Database
+
+    Floats = npt.NDArray[np.float32]
+    Ints = npt.NDArray[np.int64]
+
+MOST_NEW_SEGMENTS = 100_000
+"""More new segments than this are loaded afresh, so that a large index is trained on them too."""
+
+
+class Shelf:
+    """The searchable vectors of one model version."""
+
+    def __init__(self, database: Database, model_version: str, *, text_dim: int, sound_dim: int) -> None:
+        """Load the catalogue and the text index."""
+        self._database = database
+        self.model_version = model_version
+        self._dims = {"text": text_dim, "sound": sound_dim}
+        self._load()
+
+    def _load(self) -> None:
+        with self._database.snapshot():
+            self._epoch = self._database.epoch
+            self.text = self._build("text")
+            self.catalogue = self._read_catalogue(self.text.ids)
+        self._sound: VectorIndex | None = None
+        self._rows: Ints | None = None
+
+    @property
+    def sound(self) -> VectorIndex:
+        """The index for search by example."""
+        if self._sound is None:
+            self._sound = self._build("sound")
+        return self._sound
+
+    def refresh(self) -> None:
+        """Take in what was added or removed since, by this process or another."""
+        if self._database.epoch == self._epoch:
+            return
+        with self._database.snapshot():
+            self._epoch = self._database.epoch
+            stored = self._database.segments().ids
+            new, gone = np.setdiff1d(stored, self.text.ids), np.setdiff1d(self.text.ids, stored)
+            if len(new) > MOST_NEW_SEGMENTS:
+                self._load()
+                return
+            if len(new) or len(gone):
+                self._change(self.text, "text", new, gone)
+                if self._sound is not None:
+                    self._change(self._sound, "sound", new, gone)
+                self.catalogue = self._read_catalogue(self.text.ids)
+                self._rows = None
+
+    def text_scores(self, pool: Pool, target: Floats) -> Floats:
+        """Inner products of the pool's weighted text vectors with `target` `(dim,)`: `(segments,) float32`."""
+        if not self.text.is_exact or len(pool.ids) * 4 < len(self.catalogue):
+            scores: Floats = self.text.vectors(pool.ids) @ target
+            return scores
+        ids, every = self.text.scores_all(target)
+        if self._rows is None:
+            self._rows = np.searchsorted(ids, self.catalogue.ids)
+        return every[self._rows[pool.positions]]
+
+    def _change(self, index: VectorIndex, kind: str, new: Ints, gone: Ints) -> None:
+        if len(gone):
+            index.remove(gone)
+        if len(new):
+            block = self._database.fetch(kind, self.model_version, new)
+            index.add(self._weighted(block) if kind == "text" else block)
+
+    def _build(self, kind: str) -> VectorIndex:
+        blocks = self._database.blocks(kind, self.model_version)
+        if kind == "text":
+            blocks = (self._weighted(block) for block in blocks)
+        dtype = "float16" if kind == "text" else "int8"
+        return VectorIndex.build(self._dims[kind], blocks, dtype=dtype, model_version=self.model_version)
+
+    def _weighted(self, block: Block) -> Block:
+        strength = self._database.fetch("strength", self.model_version, block.ids).float32()
+        return Block(block.ids, (block.float32() * strength).astype(np.float16))
+
+    def _read_catalogue(self, ids: Ints) -> Catalogue:
+        """Read times and clips of the segments that have vectors of this model."""
+        table = self._database.segments()
+        keep = np.isin(table.ids, ids)
+        return Catalogue.order(table.ids[keep], table.clip_ids[keep], table.start_s[keep], table.end_s[keep])

@@ -1,0 +1,147 @@
+"""Labels beyond the model's own: phrases a person adds, sounds a person teaches, and what is least certain.
+
+A label that is new finds its clips at once: the library is searched for it, and the clips that answer get it. From then on new
+clips get it as they come.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.asking import read_example
+from earmark_client.hits import correct_labels, label_scores
+from earmark_client.records import Hit, Label, Segment
+from earmark_client.search import Target, score_pool
+from earmark_client.store.database import LabelRow
+from earmark_shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from earmark_client.describe import Model
+    from earmark_client.labelling import LabelSet
+    from earmark_client.records import Clip
+    from earmark_client.shelf import Shelf
+    from earmark_client.store.database import Database
+
+MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class KnownLabel:
+    """A label that clips can get; `kind` is "base", "user" or "taught"."""
+
+    name: str
+    kind: str
+    phrase: str
+
+
+def known_labels(database: Database, model: Model) -> list[KnownLabel]:
+    """The model's labels, then the person's own."""
+    own = [KnownLabel(row.name, row.kind, row.phrase) for row in database.label_list()]
+    return [KnownLabel(name, "base", name) for name in model.labeler.label_list().names] + own
+
+
+def add_phrase(database: Database, shelf: Shelf, model: Model, name: str, phrase: str) -> int:
+    """Add a label by words and give it to the clips that answer to it; returns how many."""
+    _check_name(name)
+    target = Target(text=model.labeler.text_query(phrase))
+    return _add(database, shelf, model, LabelRow(name, phrase, "user", model.version), target)
+
+
+def teach(database: Database, shelf: Shelf, model: Model, name: str, files: Sequence[Path]) -> int:
+    """Learn a sound from example files and give it to the clips that sound like it; returns how many."""
+    _check_name(name)
+    if not 1 <= len(files) <= MOST_EXAMPLES:
+        raise SettingsError(f"{len(files)} examples were given.", hint=f"Three to five are best, {MOST_EXAMPLES} at most.")
+    examples = np.concatenate([read_example(model, path, None) for path in files])
+    row = LabelRow(name, name, "taught", model.version, vector=examples.ravel())
+    return _add(database, shelf, model, row, Target(example=examples))
+
+
+def remove_label(database: Database, name: str, model_version: str) -> None:
+    """Forget a label of the person's own, and take it off the clips that got it."""
+    with database.transaction():
+        database.remove_label(name)
+        for clip_id, labels in database.all_labels().items():
+            kept = [(known, score) for known, score in labels if known != name]
+            if len(kept) < len(labels):
+                database.set_labels(clip_id, kept, model_version=model_version)
+
+
+def describe_clip(
+    database: Database, shelf: Shelf, labels: LabelSet, clip: Clip
+) -> list[tuple[Segment, tuple[Label, ...]]]:
+    """Stretches of a clip, in order of time; consecutive segments with the same best label are one."""
+    catalogue = shelf.catalogue
+    positions = np.flatnonzero(catalogue.clip_ids == clip.id)
+    if not len(positions):
+        return []
+    corrections = database.corrections(clip.id)
+    scores = label_scores(shelf, labels, catalogue.ids[positions])
+    best = [next((label.name for label in labels.top(row)), "") for row in scores]
+    edges = [0, *(at for at in range(1, len(best)) if best[at] != best[at - 1]), len(best)]
+    stretches = []
+    for begin, end in itertools.pairwise(edges):
+        first, last = positions[begin], positions[end - 1]
+        segment = Segment(int(catalogue.ids[first]), clip.id, float(catalogue.start_s[first]), float(catalogue.end_s[last]))
+        stretches.append((segment, correct_labels(labels.top(scores[begin:end].mean(axis=0)), corrections)))
+    return stretches
+
+
+def least_certain(database: Database, shelf: Shelf, labels: LabelSet, limit: int) -> list[Hit]:
+    """The clips whose best unconfirmed label's score is nearest to one half, each as a hit with that label first."""
+    said = {(correction.clip_id, correction.name) for correction in database.corrections()}
+    unsaid = {
+        clip_id: [Label(name, score) for name, score in found if (clip_id, name) not in said]
+        for clip_id, found in database.all_labels().items()
+    }
+    doubt = {clip_id: abs(found[0].score - 0.5) for clip_id, found in unsaid.items() if found}
+    order = sorted(doubt, key=lambda clip_id: (doubt[clip_id], clip_id))[:limit]
+    return [_doubtful(database, shelf, labels, clip_id, unsaid[clip_id]) for clip_id in order]
+
+
+def _doubtful(database: Database, shelf: Shelf, labels: LabelSet, clip_id: int, found: list[Label]) -> Hit:
+    """A clip's least certain label as a hit, at the segment where it is strongest."""
+    catalogue = shelf.catalogue
+    positions = np.flatnonzero(catalogue.clip_ids == clip_id)
+    scores = label_scores(shelf, labels, catalogue.ids[positions])
+    column = labels.names.index(found[0].name) if found[0].name in labels.names else 0
+    peak = positions[int(np.argmax(scores[:, column]))]
+    clip = database.clip(clip_id)
+    return Hit(
+        clip_id=clip_id,
+        segment_id=int(catalogue.ids[peak]),
+        path=clip.paths[0] if clip.paths else "",
+        start_s=float(catalogue.start_s[peak]),
+        end_s=float(catalogue.end_s[peak]),
+        peak_s=float(catalogue.start_s[peak]),
+        score=found[0].score,
+        labels=tuple(found),
+    )
+
+
+def _add(database: Database, shelf: Shelf, model: Model, row: LabelRow, target: Target) -> int:
+    """Store a label and give it to every clip that answers to its target."""
+    calibration = model.labeler.calibration
+    scored = score_pool(shelf, target, shelf.catalogue.pool(None), calibration)
+    hit = np.flatnonzero(scored.score >= calibration.threshold)
+    clips: dict[int, float] = {}
+    for clip_id, score in zip(shelf.catalogue.passage_clips[hit], scored.score[hit], strict=True):
+        clips[int(clip_id)] = max(float(score), clips.get(int(clip_id), 0.0))
+    with database.transaction():
+        database.put_label(row)
+        for clip_id, score in clips.items():
+            others = [(name, known) for name, known in database.labels_of(clip_id) if name != row.name]
+            database.set_labels(clip_id, [*others, (row.name, score)], model_version=model.version)
+    return len(clips)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or not name.isprintable() or len(name) > 100:
+        raise SettingsError("A label is one line of 1 to 100 characters.", hint="Choose another name.")
