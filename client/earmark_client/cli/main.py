@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
 from earmark_shared.settings import DEVICES, go_offline, load_settings
+
+if TYPE_CHECKING:
+    from earmark_client.store.home import Older
 
 INTERRUPTED = 130
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -32,10 +36,13 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="File whose first line is the passphrase.")
 @click.option("--passphrase-fd", type=int, help="Open descriptor whose first line is the passphrase.")
 @click.option("--device", type=click.Choice(DEVICES), help="Where the model runs. [EARMARK_DEVICE; cpu]")
+@click.option(
+    "--older", type=click.Choice(["read", "accept"]), help="For a library put back from a backup: read it, or go on from it."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file. [EARMARK_CONFIG; ~/.config/earmark/config.toml]")
 @click.option("--verbose", is_flag=True, default=None, help="Write events and their numbers, never names, to stderr.")
 @click.pass_context
-def cli(context: click.Context, /, config: Path | None, **flags: object) -> None:
+def cli(context: click.Context, /, config: Path | None, older: Older | None, **flags: object) -> None:
     """Find sounds by words or by example. Nothing leaves this device, and what is stored is encrypted."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -44,7 +51,7 @@ def cli(context: click.Context, /, config: Path | None, **flags: object) -> None
 
     harden_process()
     settings = load_settings(flags, config=config)
-    context.obj = Session(settings, standard_output(color=settings.color))
+    context.obj = Session(settings, standard_output(color=settings.color), older or "refuse")
     if settings.verbose:
         from earmark_shared.log import start_log
 

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import click
 
 from earmark_client.cli.output import Output
-from earmark_shared.errors import SettingsError
+from earmark_shared.errors import RollbackError, SettingsError
 from earmark_shared.settings import ClientSettings
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
+    from earmark_client.store.home import Older
     from earmark_client.store.keys import Secret
 
 PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
+OLDER_HINT = "if you put a backup back on purpose: --older read looks at it, --older accept goes on from it"
 LONGEST_PASSPHRASE_BYTES = 4096
 
 
@@ -30,13 +32,20 @@ class Session:
 
     settings: ClientSettings
     output: Output
+    older: Older = "refuse"
+    """What to do with a library that is older than the one this device last saw."""
 
     @contextmanager
     def library(self) -> Iterator[Library]:
         """Open the library of this run and close it at the end."""
         from earmark_client.library import Library
 
-        with Library.open(self.settings.home, unlock=self.unlock(), device=self.settings.device) as library:
+        where, device = self.settings.home, self.settings.device
+        try:
+            library = Library.open(where, unlock=self.unlock(), device=device, older=self.older)
+        except RollbackError as error:
+            raise RollbackError(str(error), hint=OLDER_HINT) from error
+        with library:
             yield library
 
     def unlock(self) -> Secret:
