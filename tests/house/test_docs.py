@@ -46,3 +46,16 @@ def test_the_architecture_page_names_real_files():
     names = set(re.findall(r"`((?:client|server|shared|scripts|tests|docs|benchmarks)/[\w./-]+)`", text))
     assert names
     assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
+
+
+def test_decisions_are_numbered_once_each_and_name_their_cost():
+    pages = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    numbers = [page.name[:4] for page in pages]
+    assert numbers == sorted(set(numbers))
+    assert [page.name for page in pages if "## What it costs" not in page.read_text(encoding="utf-8")] == []
+
+
+def test_what_ci_runs_is_what_the_readme_says():
+    command = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1].removeprefix("exec ")
+    assert command == "make test"
+    assert f"    {command} " in (ROOT / "README.md").read_text(encoding="utf-8")
