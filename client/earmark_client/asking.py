@@ -48,12 +48,12 @@ def read_example(model: Model, path: Path, at_s: float | None) -> Floats:
             found += segmenter.push(block)
     found += segmenter.flush()
     if at_s is not None:
-        found = [segment for segment in found if segment[0] <= at_s < segment[1]][-1:]
+        found = [cut for cut in found if cut.start_s <= at_s < cut.end_s][-1:]
     if not found:
         where = "" if at_s is None else f" at {at_s:g} s"
         raise AudioError(f"{path}: there is nothing to hear{where}", hint="name a second where there is sound")
     keep = np.unique(np.linspace(0, len(found) - 1, MOST_EXAMPLE_SEGMENTS).astype(int))
-    vectors, _ = model.describe(np.stack([found[index][2] for index in keep]))
+    vectors, _ = model.describe(np.stack([found[index].waveform for index in keep]))
     return vectors.sound
 
 

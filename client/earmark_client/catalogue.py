@@ -66,7 +66,8 @@ class Catalogue:
         if not len(known):
             return np.zeros(0, np.int64)
         slot = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        return order[slot[known[slot] == ids]]
+        positions: Ints = order[slot[known[slot] == ids]]
+        return positions
 
     def passages_of(self, positions: Ints) -> Ints:
         """The passage of each position."""

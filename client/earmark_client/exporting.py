@@ -58,8 +58,7 @@ def _encrypt(document: bytes, recipient: str | None, passphrase: bytes | None) -
     if (recipient is None) == (passphrase is None):
         raise SettingsError("An age file is for one recipient or one passphrase.", hint="Give --recipient or a passphrase.")
     if passphrase is not None:
-        sealed: bytes = pyrage.passphrase.encrypt(document, passphrase.decode())
-        return sealed
+        return bytes(pyrage.passphrase.encrypt(document, passphrase.decode()))
     try:
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError as error:

@@ -26,12 +26,13 @@ from earmark_client.labelling import best_rows
 from earmark_shared.errors import EarmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from earmark_client.audio.decode import SoundInfo, SoundStream
+    from earmark_client.audio.segment import Cut
     from earmark_client.describe import Floats, Model
     from earmark_client.labelling import LabelSet
     from earmark_client.model.labeler import Vectors
@@ -131,7 +132,7 @@ class Ingest:
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * self._jobs)
         self._stop = threading.Event()
 
-    def run(self, files: Sequence[tuple[Path, Path]]) -> Iterator[Event]:
+    def run(self, files: Sequence[tuple[Path, Path]]) -> Generator[Event, None, None]:
         """Yield the events of `files`, pairs of a path and the folder it may not lead out of.
 
         A lane that fails for a reason of its own (not a file's) ends the run with that exception. Closing the iterator
@@ -212,22 +213,22 @@ class Ingest:
         while ahead:
             yield ahead.popleft().result()
 
-    def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[tuple[float, float, Floats]]]:
+    def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[Cut]]:
         segmenter = self._model.segmenter()
-        group: list[tuple[float, float, Floats]] = []
+        group: list[Cut] = []
         for block in stream:
             if self._stop.is_set():
                 return
-            group += [segment for segment in segmenter.push(block) if segment[1] > resume_s]
+            group += [cut for cut in segmenter.push(block) if cut.end_s > resume_s]
             while len(group) >= BATCH_SEGMENTS:
                 yield group[:BATCH_SEGMENTS]
                 group = group[BATCH_SEGMENTS:]
-        group += [segment for segment in segmenter.flush() if segment[1] > resume_s]
+        group += [cut for cut in segmenter.flush() if cut.end_s > resume_s]
         if group:
             yield group
 
-    def _describe(self, group: list[tuple[float, float, Floats]]) -> Batch:
-        vectors, output = self._model.describe(np.stack([waveform for _, _, waveform in group]))
+    def _describe(self, group: list[Cut]) -> Batch:
+        vectors, output = self._model.describe(np.stack([cut.waveform for cut in group]))
         scores = self._labels.scores(vectors.text, vectors.strength, vectors.sound)
-        times = np.array([(start, end) for start, end, _ in group])
+        times = np.array([(cut.start_s, cut.end_s) for cut in group])
         return Batch(times[:, 0], times[:, 1], vectors, output, best_rows(None, scores))

@@ -180,10 +180,10 @@ def find_events(catalogue: Catalogue, scored: Scored, *, least: float, join_from
     ends = np.concatenate((starts[1:], [len(rows)]))
     best = np.maximum.reduceat(scored.score[rows], starts)
     order = np.argsort(-best, kind="stable")[:limit]
-    return [_event(catalogue, scored, rows[starts[run] : ends[run]], float(best[run])) for run in order]
+    return [_event(scored, rows[starts[run] : ends[run]], float(best[run])) for run in order]
 
 
-def _event(catalogue: Catalogue, scored: Scored, rows: Ints, score: float) -> Event:
+def _event(scored: Scored, rows: Ints, score: float) -> Event:
     """Place the event of some consecutive pool rows at the segments that carry it."""
     begin, end = int(scored.pool.offsets[rows[0]]), int(scored.pool.offsets[rows[-1] + 1])
     curve = scored.curve[begin:end]

@@ -65,6 +65,11 @@ class VectorIndex:
         return int(self._alive.sum())
 
     @property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids (n,) that can be found, in the order stored."""
+        return self._ids[self._alive]
+
+    @property
     def is_exact(self) -> bool:
         """Whether every row is scored exactly on every query."""
         return self._scan is None

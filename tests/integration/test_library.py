@@ -1,0 +1,225 @@
+"""The first walk: sound files in, findable moments out, through `Library` alone."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark_client.library import Library
+from earmark_client.records import Query
+from earmark_client.store.keys import KeyFile
+from earmark_shared.errors import AudioError, NotInLibraryError, SettingsError
+from tests.soundmaker import chirp, clicks, noise, tone, write_sound
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder of short sounds, two of each kind, in several containers."""
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sound(folder, "hum low", tone(4, 220))
+    write_sound(folder, "hum high", tone(4, 230), container="flac")
+    write_sound(folder, "clock one", clicks(4), container="ogg")
+    write_sound(folder, "clock two", clicks(4, every_s=0.26))
+    (folder / "wind").mkdir()
+    write_sound(folder / "wind", "storm", noise(4, seed=1))
+    write_sound(folder / "wind", "gale", noise(4, seed=2), container="opus", rate_hz=48_000)
+    write_sound(folder, "siren", chirp(3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stocked(sounds, tmp_path_factory):
+    """A library of that folder, shared by the tests that only read."""
+    folder = tmp_path_factory.mktemp("stocked")
+    with Library.create(folder / "home", unlock=KeyFile(folder / "key")) as library:
+        library.add([sounds])
+        yield library
+
+
+@pytest.fixture
+def library(sounds, tmp_path):
+    """A library of one's own for the tests that change it."""
+    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
+        library.add([sounds])
+        yield library
+
+
+def test_every_file_becomes_a_clip_and_silence_is_no_segment(stocked):
+    status = stocked.status()
+    assert (status.clips, status.pending) == (7, 0)
+    assert status.segments > 40
+    assert status.sound_s == pytest.approx(27, abs=0.1)
+
+
+def test_an_example_finds_its_like_first(stocked, sounds):
+    for name, like in (("hum low.wav", "hum high.flac"), ("clock two.wav", "clock one.ogg")):
+        hits = stocked.search(Query(like=sounds / name, limit=None, min_score=0.0)).hits
+        names = list(dict.fromkeys(Path(hit.path).name for hit in hits))
+        assert names[:2] == [name, like]
+
+
+def test_one_second_of_an_example_is_enough(stocked, sounds):
+    answer = stocked.search(Query(like=sounds / "siren.wav", at_s=1.5, limit=1, min_score=0.0))
+    assert Path(answer.hits[0].path).name == "siren.wav"
+
+
+def test_scores_are_probabilities_in_descending_order(stocked):
+    hits = stocked.search(Query(text="wind", limit=None, min_score=0.0)).hits
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    assert all(0.0 <= hit.start_s <= hit.peak_s < hit.end_s for hit in hits)
+    assert {Path(hit.path).name for hit in hits} == {
+        "hum low.wav", "hum high.flac", "clock one.ogg", "clock two.wav", "storm.wav", "gale.opus", "siren.wav"}  # fmt: skip
+
+
+def test_nothing_found_names_the_nearest_miss(stocked):
+    answer = stocked.search(Query(text="a baby crying"))
+    assert answer.hits == ()
+    assert answer.nearest_miss is not None
+    assert answer.nearest_miss.score < 0.5
+
+
+def test_words_of_a_file_name_count(stocked):
+    with_words = stocked.search(Query(text="gale", limit=1, min_score=0.0)).hits[0]
+    assert Path(with_words.path).name == "gale.opus"
+    assert any(part.source == "words" for part in with_words.why)
+
+
+def test_filters_leave_only_what_they_name(stocked, sounds):
+    inside = stocked.search(Query(text="noise", folder=str(sounds / "wind"), limit=None, min_score=0.0)).hits
+    assert {Path(hit.path).parent.name for hit in inside} == {"wind"}
+    assert stocked.search(Query(text="noise", before_s=1.0, min_score=0.0)).hits == ()
+
+
+def test_what_is_not_wanted_sinks(stocked):
+    plain = {hit.path: hit.score for hit in stocked.search(Query(text="wind", limit=None, min_score=0.0)).hits}
+    without = stocked.search(Query(text="wind", exclude=("wind",), limit=None, min_score=0.0)).hits
+    assert all(hit.score <= plain[hit.path] for hit in without)
+    assert any(hit.score < plain[hit.path] for hit in without if plain[hit.path] > 0.1)
+
+
+def test_a_query_that_asks_for_nothing_is_refused(stocked):
+    with pytest.raises(SettingsError):
+        stocked.search(Query())
+
+
+def test_a_second_beyond_the_example_is_an_error(stocked, sounds):
+    with pytest.raises(AudioError, match="nothing to hear"):
+        stocked.search(Query(like=sounds / "siren.wav", at_s=60.0))
+
+
+def test_a_repeated_file_costs_nothing_and_a_moved_one_keeps_its_clip(library, sounds, tmp_path):
+    again = library.add([sounds])
+    assert (again.added, again.known) == (0, 7)
+    copy = tmp_path / "copy.wav"
+    shutil.copy(sounds / "siren.wav", copy)
+    assert library.add([copy]).known == 1
+    moved = tmp_path / "moved.wav"
+    copy.rename(moved)
+    assert library.add([moved]).moved == 1
+    assert set(library.clip(str(moved)).paths) == {str(sounds / "siren.wav"), str(moved)}
+
+
+def test_two_names_of_one_content_in_one_add_are_one_clip(tmp_path):
+    write_sound(tmp_path, "a", tone(2))
+    shutil.copy(tmp_path / "a.wav", tmp_path / "b.wav")
+    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
+        report = library.add([tmp_path / "a.wav", tmp_path / "b.wav"])
+        assert (report.added, report.known, library.status().clips) == (1, 1, 1)
+        assert len(library.clips()[0].paths) == 2
+
+
+def test_bad_files_are_named_and_the_others_go_on(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_sound(folder, "good", tone(2))
+    (folder / "text.wav").write_text("this is no sound")
+    whole = write_sound(folder, "cut", noise(30)).read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(folder / "pipe.wav")
+    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
+        report = library.add([folder])
+        assert report.added == 1
+        assert {Path(path).name for path, _ in report.problems} == {"text.wav", "cut.wav", "pipe.wav"}
+        assert all(error.exit_code == 20 and error.hint for _, error in report.problems)
+        status = library.status()
+        assert (status.clips, status.pending) == (1, 0)
+        assert status.segments == len(library._database.segments().ids)
+
+
+def test_a_label_counts_at_once_and_a_no_beats_the_model(library, sounds):
+    library.label(str(sounds / "siren.wav"), "my kettle")
+    answer = library.search(Query(text="my kettle"))
+    assert Path(answer.hits[0].path).name == "siren.wav"
+    assert answer.hits[0].labels[0].name == "my kettle"
+    assert any(part.source == "you" for part in answer.hits[0].why)
+    library.label(str(sounds / "siren.wav"), "my kettle", is_present=False)
+    assert not any(Path(hit.path).name == "siren.wav" for hit in library.search(Query(text="my kettle")).hits)
+
+
+def test_a_label_on_a_moment_is_found_at_that_moment(library, sounds):
+    library.label(str(sounds / "hum low.wav"), "the fridge starts", at_s=2.0)
+    hit = library.search(Query(text="fridge starts")).hits[0]
+    assert hit.peak_s <= 2.0 < hit.peak_s + 0.99
+
+
+def test_a_taught_sound_labels_and_searches_at_once(library, sounds, tmp_path):
+    examples = [write_sound(tmp_path, f"ring{number}", tone(2, 222 + number)) for number in range(3)]
+    library.teach("my doorbell", examples)
+    answer = library.search(Query(text="my doorbell"))
+    assert {Path(hit.path).name for hit in answer.hits[:2]} == {"hum low.wav", "hum high.flac"}
+    assert {Path(clip.paths[0]).name for clip in library.clips(label="my doorbell")} >= {"hum low.wav", "hum high.flac"}
+    later = write_sound(tmp_path, "later", tone(3, 225))
+    library.add([later])
+    assert str(later) in {clip.paths[0] for clip in library.clips(label="my doorbell")}
+    library.remove_label("my doorbell")
+    assert library.clips(label="my doorbell") == []
+
+
+def test_an_added_phrase_is_a_label_of_every_clip_that_answers(library):
+    count = library.add_label("ticking", phrase="a clock ticking")
+    assert any(label.name == "ticking" and label.kind == "user" for label in library.labels())
+    assert len(library.clips(label="ticking")) == count
+
+
+def test_removed_clips_are_gone_from_every_search(library, sounds):
+    assert library.remove([str(sounds / "wind")]) == 2
+    hits = library.search(Query(text="storm gale wind", limit=None, min_score=0.0)).hits
+    assert not any("/wind/" in hit.path for hit in hits)
+    with pytest.raises(NotInLibraryError):
+        library.clip(str(sounds / "wind" / "storm.wav"))
+
+
+def test_a_clip_is_described_from_beginning_to_end(stocked, sounds):
+    stretches = stocked.describe(stocked.clip(str(sounds / "siren.wav")))
+    assert stretches[0][0].start_s == 0.0
+    assert all(before[0].start_s < after[0].start_s for before, after in zip(stretches, stretches[1:], strict=False))
+
+
+def test_review_asks_about_the_least_certain_first(stocked):
+    doubts = [abs(hit.score - 0.5) for hit in stocked.review(5)]
+    assert doubts == sorted(doubts)
+
+
+def test_search_goes_on_in_one_process_while_another_adds(library, sounds, tmp_path):
+    with Library.open(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as reader:
+        before = len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits)
+        library.add([write_sound(tmp_path, "new", tone(2, 700))])
+        assert len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits) == before + 1
+
+
+def test_the_same_file_gives_the_same_bits_whatever_the_company(tmp_path, sounds):
+    """Across runs, numbers of threads, and neighbours in a batch."""
+    stored = []
+    for number, (jobs, paths) in enumerate([(1, [sounds / "siren.wav"]), (2, [sounds]), (4, [sounds / "wind", sounds / "siren.wav"])]):
+        home = tmp_path / f"home{number}"
+        with Library.create(home, unlock=KeyFile(tmp_path / f"key{number}")) as library:
+            library.add(paths, jobs=jobs)
+            clip = library.clip(str(sounds / "siren.wav"))
+            ids = library._database.segments_of(clip.id).ids
+            blocks = [library._database.fetch(kind, library.status().model, ids) for kind in ("text", "sound", "encoder", "strength")]
+            stored.append([np.ascontiguousarray(block.rows).tobytes() for block in blocks])
+    assert stored[0] == stored[1] == stored[2]
