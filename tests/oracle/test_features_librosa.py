@@ -5,10 +5,10 @@ import warnings
 import librosa
 import numpy as np
 import pytest
+from tests.soundmaker import chirp, clicks, noise, tone
 
 from earmark_client.audio import spectral
 from earmark_client.audio.features import FeatureExtractor, MelSpec, ShortTimeSpectrum
-from tests.soundmaker import chirp, clicks, noise, tone
 
 SOUNDS = {
     "tone": tone(0.975),

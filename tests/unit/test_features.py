@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from tests.soundmaker import chirp, noise
 
 from earmark_client.audio.features import FeatureExtractor, MelSpec
-from tests.soundmaker import chirp, noise
 
 EXTRACTOR = FeatureExtractor()
 

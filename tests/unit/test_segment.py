@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.soundmaker import clicks, noise
 
 from earmark_client.audio.segment import SILENCE_PEAK, SILENCE_RMS, Segmenter, is_silent
-from tests.soundmaker import clicks, noise
 
 
 def cut(waveform, sizes=None):

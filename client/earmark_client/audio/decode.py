@@ -84,13 +84,17 @@ class SoundStream:
     def __init__(self, path: Path, descriptor: int, *, process: WorkerProcess, limits: DecodeLimits) -> None:
         """Wrap a descriptor that `open_sound` gave; `Decoder.open` is the way to one."""
         self.path = path
-        self.duration_s = 0.0
-        """Seconds of sound given so far; the whole once iteration ended."""
+        self._samples = 0
         self._descriptor, self._process, self._limits = descriptor, process, limits
         self._size = opening.size_of(descriptor)
         self._info: SoundInfo | None = None
         self._is_silent = True
         self._is_consumed = False
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound given so far; the whole once iteration ended."""
+        return self._samples / SAMPLE_RATE_HZ
 
     def content_sha256(self) -> str:
         """Hex digest of the file's bytes, from the descriptor that is decoded."""
@@ -152,9 +156,8 @@ class SoundStream:
         """The block, once length, expansion and range are seen to be within the limits."""
         limits = self._limits
         lowest, highest = float(block.min()), float(block.max())
-        if not (np.isfinite(lowest) and np.isfinite(highest)):
-            raise self._error(*_FAULTS[worker.NOT_FINITE])
-        self.duration_s += block.size / SAMPLE_RATE_HZ
+        self._check_finite(lowest, highest)
+        self._samples += block.size
         self._is_silent = self._is_silent and lowest == 0.0 == highest
         if self.duration_s > limits.longest_s:
             reason = f"is longer than {limits.longest_s / 3600:.0f} hours"
@@ -166,6 +169,11 @@ class SoundStream:
         if max(highest, -lowest) > worker.LARGEST_SAMPLE:  # only the resampler's ringing: the worker refused such files
             return np.clip(block, -worker.LARGEST_SAMPLE, worker.LARGEST_SAMPLE)
         return block
+
+    def _check_finite(self, lowest: float, highest: float) -> None:
+        """The worker looked already, at every channel; this is so that a broken one can't poison a library."""
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            raise self._error(*_FAULTS[worker.NOT_FINITE])
 
     def _check_not_empty(self) -> None:
         if self.duration_s < self._limits.shortest_s:

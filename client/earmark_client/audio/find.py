@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import stat
@@ -83,16 +84,42 @@ def _judged(path: Path, root: Path, status: os.stat_result) -> FoundSound | Find
 def _matches(pattern: Path) -> Iterator[FoundSound | FindProblem]:
     """What a pattern matches: folders are searched, files with a sound's suffix taken."""
     text = os.fspath(pattern)
-    matches = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []  # noqa: PTH207  keeps a relative pattern relative
-    root = _fixed_part(pattern)
     was_found = False
-    for match in map(Path, matches):
-        for found in _in_folder(match, root) if match.is_dir() and "**" not in text else _member(match, root):
+    if glob.has_magic(text):
+        for found in _matches_at_any_depth(pattern) if "**" in pattern.parts else _matches_at_its_depth(pattern):
             was_found = True
             yield found
     if not was_found:
         reason = "matches no sound file" if glob.has_magic(text) else "no such file or folder"
         yield FindProblem(pattern, UnreadableAudioError(f"{display_name(pattern)}: {reason}", hint="check the spelling"))
+
+
+def _matches_at_its_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+    root = _fixed_part(pattern)
+    real_root = Path(os.path.realpath(root))
+    for match in map(Path, sorted(glob.glob(os.fspath(pattern)))):  # noqa: PTH207  keeps a relative pattern relative
+        if Path(os.path.realpath(match.parent)) != real_root / match.parent.relative_to(root):
+            yield from _link_problem(match, root)
+        else:
+            yield from _member(match, root, descend=True)
+
+
+def _matches_at_any_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+    """`**` by our own walk: glob's follows links, round and round."""
+    root = _fixed_part(pattern)
+    wanted = pattern.relative_to(root).parts
+    for found in _in_folder(root, root):
+        if _fits(found.path.relative_to(root).parts, wanted):
+            yield found
+
+
+def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether a path matches a pattern, part by part; `**` stands for any number of parts."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or (bool(parts) and _fits(parts[1:], wanted))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -87,7 +87,7 @@ def dct_matrix(inputs: int, outputs: int) -> Floats:
     angles = np.pi * np.outer(np.arange(inputs) + 0.5, np.arange(outputs)) / inputs
     matrix = np.cos(angles) * np.sqrt(2.0 / inputs)
     matrix[:, 0] = np.sqrt(1.0 / inputs)
-    return matrix.astype(np.float32)
+    return np.asarray(matrix, dtype=np.float32)
 
 
 def preemphasis(waveform: Floats, coefficient: float = 0.97) -> Floats:

@@ -1,0 +1,144 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from earmark_client.audio import find
+from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
+from earmark_shared.errors import UnreadableAudioError, UnsafePathError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "sounds"
+    (root / "b" / "deep").mkdir(parents=True)
+    (root / "a").mkdir()
+    for name in ("z.wav", "a/2.FLAC", "a/1.mp3", "b/deep/x.opus", "b/notes.txt", "b/y.aif", "B.ogg"):
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def names(found, root):
+    return [str(one.path.relative_to(root)) for one in found if isinstance(one, FoundSound)]
+
+
+def problems(found):
+    return {one.path.name: one.error for one in found if isinstance(one, FindProblem)}
+
+
+def test_a_folder_gives_its_sounds_sorted_and_deep(folder):
+    found = list(find_sounds([folder]))
+    assert names(found, folder) == ["B.ogg", "a/1.mp3", "a/2.FLAC", "b/deep/x.opus", "b/y.aif", "z.wav"]
+    assert not problems(found)
+    assert {one.root for one in found} == {folder}
+
+
+def test_named_files_are_given_whatever_their_suffix(folder):
+    found = list(find_sounds([folder / "b" / "notes.txt", str(folder / "z.wav")]))
+    assert names(found, folder) == ["b/notes.txt", "z.wav"]
+    assert [one.root for one in found] == [folder / "b", folder]
+
+
+def test_patterns(folder):
+    assert names(find_sounds([folder / "*.wav"]), folder) == ["z.wav"]
+    assert names(find_sounds([folder / "a" / "[12].*"]), folder) == ["a/1.mp3", "a/2.FLAC"]
+    assert names(find_sounds([folder / "**" / "*"]), folder) == [
+        "B.ogg",
+        "a/1.mp3",
+        "a/2.FLAC",
+        "b/deep/x.opus",
+        "b/y.aif",
+        "z.wav",
+    ]
+    assert names(find_sounds([folder / "?"]), folder) == ["a/1.mp3", "a/2.FLAC", "b/deep/x.opus", "b/y.aif"]
+    assert {one.root for one in find_sounds([folder / "?" / "*.mp3"])} == {folder}
+
+
+def test_relative_patterns_and_files(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert [one.path for one in find_sounds(["*.wav", "z.wav", "a/*"])] == [
+        Path("z.wav"),
+        Path("z.wav"),
+        Path("a/1.mp3"),
+        Path("a/2.FLAC"),
+    ]
+    assert [one.root for one in find_sounds(["z.wav"])] == [Path()]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_found(folder):
+    (folder / "[1].wav").write_bytes(b"x")
+    assert names(find_sounds([folder / "[1].wav"]), folder) == ["[1].wav"]
+
+
+def test_what_is_not_there_is_named_and_the_rest_goes_on(folder):
+    found = list(find_sounds([folder / "gone.wav", folder / "*.nothing", folder / "z.wav"]))
+    assert isinstance(problems(found)["gone.wav"], UnreadableAudioError)
+    assert "matches no sound" in str(problems(found)["*.nothing"])
+    assert names(found, folder) == ["z.wav"]
+    assert all(error.hint for error in problems(found).values())
+
+
+def test_links_out_are_reported_links_within_passed_over(folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.wav").write_bytes(b"x")
+    (folder / "out.wav").symlink_to(outside / "secret.wav")
+    (folder / "outdir").symlink_to(outside)
+    (folder / "within.wav").symlink_to(folder / "z.wav")
+    (folder / "loop").symlink_to(folder)
+    (folder / "dangling.wav").symlink_to(outside / "gone.wav")
+    found = list(find_sounds([folder]))
+    assert set(problems(found)) == {"out.wav", "outdir", "dangling.wav"}
+    assert all(isinstance(error, UnsafePathError) and error.hint for error in problems(found).values())
+    assert len(names(found, folder)) == 6
+    assert isinstance(problems(find_sounds([folder / "out.wav"]))["out.wav"], UnsafePathError)
+    deep = list(find_sounds([folder / "**"]))
+    assert len(names(deep, folder)) == 6
+    assert set(problems(deep)) == {"out.wav", "outdir", "dangling.wav"}
+    through = list(find_sounds([folder / "*" / "secret.wav"]))
+    assert isinstance(problems(through)["secret.wav"], UnsafePathError)
+
+
+def test_links_in_a_circle_do_not_keep_a_deep_pattern_busy(folder):
+    for k in range(5):
+        (folder / f"loop{k}").symlink_to(folder)
+    assert len(names(find_sounds([folder / "**" / "*.*"]), folder)) == 6
+
+
+def test_a_folder_named_through_a_link_is_its_target(folder, tmp_path):
+    (tmp_path / "shortcut").symlink_to(folder)
+    assert len([one for one in find_sounds([tmp_path / "shortcut"]) if isinstance(one, FoundSound)]) == 6
+
+
+def test_pipes_devices_and_undecodable_names(folder):
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "dir.wav").mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")).write_bytes(b"x")
+    found = list(find_sounds([folder, "/dev/zero", "nul\0.wav"]))
+    trouble = problems(found)
+    assert "not a plain file" in str(trouble["pipe.wav"])
+    assert "not a plain file" in str(trouble["zero"])
+    assert "UTF-8" in str(trouble[os.fsdecode(b"caf\xe9.wav")])
+    assert "UTF-8" in str(trouble["nul\0.wav"])
+    assert len(trouble) == 4
+    assert len(names(found, folder)) == 6
+    assert all(str(error).isprintable() for error in trouble.values())
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
+    listdir = os.listdir
+
+    def refuse(path):
+        if Path(path).name == "a":
+            raise PermissionError(13, "no")
+        return listdir(path)
+
+    monkeypatch.setattr(find.os, "listdir", refuse)
+    found = list(find_sounds([folder]))
+    assert "can't be listed" in str(problems(found)["a"])
+    assert names(found, folder) == ["B.ogg", "b/deep/x.opus", "b/y.aif", "z.wav"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_named(folder):
+    (found,) = find_sounds([folder / ("x" * 300)])
+    assert isinstance(found.error, UnreadableAudioError)
