@@ -63,4 +63,4 @@ def _encrypt(document: bytes, recipient: str | None, passphrase: bytes | None) -
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError as error:
         raise SettingsError(f"{recipient} is no age recipient.", hint="A recipient begins with age1.") from error
-    return pyrage.encrypt(document, [key])
+    return bytes(pyrage.encrypt(document, [key]))
