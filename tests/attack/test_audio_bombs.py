@@ -43,7 +43,7 @@ BOMBS = [("flac", 8, 48_000), ("ogg", 2, 48_000)]
 
 @pytest.mark.parametrize(("container", "channels", "rate_hz"), [("flac", 8, 48_000), ("ogg", 8, 48_000)])
 def test_small_bombs_are_refused_and_go_off_without_the_check(tmp_path, container, channels, rate_hz):
-    seconds = 60
+    seconds = 110 if container == "flac" else 60
     bomb = write_constant(tmp_path / "bomb", seconds, container=container, channels=channels, rate_hz=rate_hz, level=0.0)
     assert seconds * rate_hz * channels * 4 / bomb.stat().st_size > 3_000
     with pytest.raises(AudioLimitError, match="grows more than 3000-fold"):

@@ -118,6 +118,19 @@ def test_leaving_early_is_fine_and_the_next_file_works(decoder, tmp_path):
     assert waveform.size == 480_000
 
 
+def test_a_refusal_by_the_header_alone_keeps_the_worker(decoder, tmp_path):
+    path = tmp_path / "bad.wav"
+    path.write_bytes(wav_bytes(bytes(90_000), channels=9))
+    good = write_sound(tmp_path, "good", tone(0.5))
+    decoded(decoder, good)
+    before = decoder._process.pid
+    refused(decoder, path, AudioLimitError)
+    with decoder.open(good, (tmp_path,)) as stream:
+        assert stream.info.channels == 1
+    assert decoded(decoder, good)[0].size == 8000
+    assert decoder._process.pid == before
+
+
 def test_a_stream_is_read_once(decoder, tmp_path):
     path = write_sound(tmp_path, "x", tone(0.5))
     with decoder.open(path, (tmp_path,)) as stream:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from earmark_client.audio import worker
@@ -36,6 +37,7 @@ class WorkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._is_busy = False
+        self._awaits_word = False
         self._used_before_s = 0.0
         self._checked_s = 0.0
 
@@ -61,7 +63,7 @@ class WorkerProcess:
             self._child.kill()
             self._child.wait()
         self._child = self._channel = None
-        self._is_busy = False
+        self._is_busy = self._awaits_word = False
 
     def start_file(self, descriptor: int) -> None:
         """Hand over an open file; the next message is its header."""
@@ -80,6 +82,7 @@ class WorkerProcess:
 
     def go_on(self) -> None:
         """Ask for the sound that belongs to the header."""
+        self._awaits_word = False
         self._tell(worker.GO)
 
     def finish_file(self) -> None:
@@ -87,7 +90,11 @@ class WorkerProcess:
         self._is_busy = False
 
     def abandon_file(self) -> None:
-        """Leave the file, wherever it was left; a worker amid one is replaced, since it may be harmed."""
+        """Leave the file, wherever it was left; a worker amid its sound is replaced, since it may be harmed."""
+        if self._awaits_word:
+            self._awaits_word = self._is_busy = False
+            with suppress(WorkerGoneError):
+                self._tell(worker.NEXT)
         if self._is_busy:
             self.stop()
             self.start()
@@ -104,6 +111,7 @@ class WorkerProcess:
         kind, length = worker.HEADER.unpack(header)
         if length > _LARGEST_MESSAGE or (kind == worker.BLOCK and length % 4):
             raise WorkerGoneError
+        self._awaits_word = kind == worker.INFORM
         return kind, self._receive_exactly(length, allowance_s, silent_s)
 
     def _receive_exactly(self, length: int, allowance_s: float, silent_s: float) -> bytearray:
