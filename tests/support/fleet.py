@@ -1,13 +1,19 @@
 """A fleet for tests: an authority, a plan, devices, and a round driven over encoded messages, with anybody dropping anywhere."""
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
+import pytest
 
+from earmark_shared import round as round_module
+from earmark_shared.crypto import identities
 from earmark_shared.crypto.certificates import Certificate, Enrolment, issue
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.round import Floors, Phase, RoundPlan
+from earmark_shared.secagg import checks
 from earmark_shared.secagg.attempt import NoisyUpdate
 from earmark_shared.secagg.checks import HeldModel, Membership
 from earmark_shared.secagg.device import Device
@@ -140,3 +146,21 @@ def run_to(shard, by_id, phase):
 
 
 DROPPABLE = (Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK)
+
+
+@contextmanager
+def swift_verification():
+    """Remember signatures that were right: in one process every device checks the same ones, each would on its own machine."""
+    slow = identities.verify_digest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identities, "verify_digest", lru_cache(maxsize=100_000)(slow))
+        patch.setattr(checks, "verify_digest", identities.verify_digest)
+        yield
+
+
+@contextmanager
+def least_cohort(count):
+    """Lower the lab's floor, for arithmetic on shards that no home would accept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_module, "LAB_COHORT_LEAST", count)
+        yield Floors(n_min=count, lab=True)
