@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from earmark_client import blas
 from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
 from earmark_client.model.encoder import AudioEncoder
@@ -44,6 +45,7 @@ class Model:
     @cached_property
     def features(self) -> FeatureExtractor:
         """The front end that this model's encoder was trained on."""
+        blas.use_one_thread()
         return FeatureExtractor(MelSpec(**self.bundle.manifest["frontend"]))
 
     @cached_property
