@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus.grad_sample import GradSampleModule  # type: ignore[import-untyped]
+from opacus.grad_sample import GradSampleModule, register_grad_sampler  # type: ignore[import-untyped]
+from opacus.grad_sample.linear import compute_linear_grad_sample  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
@@ -24,14 +25,24 @@ _CERTAIN = -1e-6
 """Closest that a log probability comes to 0 before its complement's logarithm is taken."""
 
 
+class Plain(nn.Linear):
+    """A linear layer whose weights are given, so that torch's generator is not asked for any."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
+register_grad_sampler(Plain)(compute_linear_grad_sample)
+
+
 class Correction(nn.Module):
     """`(clips, segments, inputs)` and `(clips, segments, outputs)` to corrected unit text vectors."""
 
     def __init__(self, schema: HeadSchema, arrays: Arrays) -> None:
-        """Take the arrays as they are; torch's initializers run on no data and draw nothing."""
+        """Take the arrays as they are."""
         super().__init__()
-        self.down = nn.Linear(schema.inputs, schema.rank, device="meta")
-        self.up = nn.Linear(schema.rank, schema.outputs, device="meta")
+        self.down = Plain(schema.inputs, schema.rank, device="meta")
+        self.up = Plain(schema.rank, schema.outputs, device="meta")
         self.named = {name: _parameter(arrays[name], trained=name in schema.trained) for name in NAMES}
         self.down.weight, self.down.bias = self.named["down"], self.named["shift"]
         self.up.weight, self.up.bias = self.named["up"], self.named["bias"]

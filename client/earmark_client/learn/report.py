@@ -12,15 +12,23 @@ from earmark_client.learn.ledger_rows import State
 from earmark_shared.privacy.accountant import DEVICE_DELTA, RECORD_DELTA
 
 ASSUMPTIONS = (
-    "Unit: one clip you added, with every segment cut from it. Two clips of one event, or one voice in many clips, count as two: "
-    "what they have in common is protected less than either.",
+    (
+        "Unit: one clip you added, with every segment cut from it. Two clips of one event, or one voice in many clips, count as two: "
+        "what they have in common is protected less than either."
+    ),
     "Neighbours: your library with and without that clip (add or remove one). For a whole device: it takes part, or sends zeros.",
-    f"Epsilon bounds how much more likely anything becomes through that one clip: a factor of e^epsilon, but for a chance of delta "
-    f"({RECORD_DELTA:g} for a clip, {DEVICE_DELTA:g} for a device). It is an upper bound over everything since this data epoch began.",
-    "Counted as public: that this device takes part and when, the round's settings, and how many clips you corrected, rounded down "
-    "to a power of two.",
-    "Trust: the clip's guarantee needs only this device and the Earmark installed on it, and holds against the server, the other "
-    "devices and whoever gets a released model. The device's guarantee also needs that most devices of a round are honest.",
+    (
+        f"Epsilon bounds how much more likely anything becomes through that one clip: a factor of e^epsilon, but for a chance of delta "
+        f"({RECORD_DELTA:g} for a clip, {DEVICE_DELTA:g} for a device). It is an upper bound over everything since this data epoch began."
+    ),
+    (
+        "Counted as public: that this device takes part and when, the round's settings, and how many clips you corrected, rounded down "
+        "to a power of two."
+    ),
+    (
+        "Trust: the clip's guarantee needs only this device and the Earmark installed on it, and holds against the server, the other "
+        "devices and whoever gets a released model. The device's guarantee also needs that most devices of a round are honest."
+    ),
     "Side channels: how long training takes and how much memory it uses are not hidden from other programs on this device.",
     "Collection: no audio, label, correction, query or embedding is sent. A masked vector of fixed length is, each round.",
     "The noise comes from the operating system's cryptographic generator. If that is broken, so is the guarantee.",
@@ -77,8 +85,10 @@ def plain_words(report: PrivacyReport) -> str:
     """Return the report as lines of text, without colour."""
     spent, budget = report.spent, report.budget
     lines = [
-        f"Each clip: epsilon {spent.record:.2f} of {budget.record_epsilon:g} spent in this data epoch, "
-        f"{spent.record_month:.2f} of {budget.record_epsilon_month:g} in the last 30 days (delta {RECORD_DELTA:g}).",
+        (
+            f"Each clip: epsilon {spent.record:.2f} of {budget.record_epsilon:g} spent in this data epoch, "
+            f"{spent.record_month:.2f} of {budget.record_epsilon_month:g} in the last 30 days (delta {RECORD_DELTA:g})."
+        ),
         _device_line(report),
         f"Rounds that something left this device in: {report.sent_rounds}: one masked vector each, opened only as part of a sum.",
     ]

@@ -132,7 +132,7 @@ def _epsilon(groups: Counter[tuple[float, float]], delta: float) -> float:
     from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]  # noqa: PLC0415
 
     accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=INTERVAL)
-    for (noise_multiplier, probability), count in groups.items():
+    for (noise_multiplier, probability), count in sorted(groups.items()):
         gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
         accountant.compose(gaussian if probability == 1.0 else dp_accounting.PoissonSampledDpEvent(probability, gaussian), count)
     known = float(accountant.get_epsilon(delta))

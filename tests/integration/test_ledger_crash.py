@@ -1,0 +1,132 @@
+"""D5: kill -9 at any moment. What was sent is spent, what is spent never gets less, and the ledger opens again."""
+
+import os
+import random
+import select
+import signal
+import time
+
+import pytest
+
+from earmark_client.learn import ledger as ledger_module
+from earmark_client.learn.ledger import Ledger
+from tests.support.privacy import KEY, SMALL, Clock, FileAnchor, PlainStorage, charge
+
+ENOUGH = 40
+"""Rounds a child runs if nobody kills it."""
+
+
+def open_ledger(folder):
+    return Ledger(PlainStorage(folder / "ledger.db"), KEY, clock=Clock(), anchor=FileAnchor(folder / "anchor"))
+
+
+def run_rounds(folder, first, say):
+    """What a device does: reserve, train, send, commit; every fourth round ends before anything is sent."""
+    ledger = open_ledger(folder)
+    for number in range(first, first + ENOUGH):
+        say(f"asked {number}")
+        ledger.reserve(charge(number))
+        say(f"reserved {number}")
+        if number % 4 == 3:
+            say(f"released {number}")  # before the act: once released, or about to be, either is right
+            ledger.release(charge(number))
+        else:
+            say(f"sent {number}")
+            ledger.commit(charge(number))
+            say(f"committed {number}")
+
+
+def killed_after(seconds, folder, first):
+    """Fork a device, kill -9 it after `seconds`, return what it said it did."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            run_rounds(folder, first, lambda line: os.write(writing, line.encode() + b"\n"))
+        finally:
+            os._exit(1)
+    os.close(writing)
+    select.select([reading], [], [], 10)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        return [line.split() for line in pipe.read().splitlines()]
+
+
+def check_against(folder, said, before):
+    """Compare the ledger with the truth; return what is spent now."""
+    states = {}
+    for row in open_ledger(folder).rows():
+        states.setdefault(int.from_bytes(row.round_id, "big"), []).append(row.state)
+    for act, number in said:
+        now = states.get(int(number), ["nothing"])[-1]
+        assert (
+            now
+            in {
+                "asked": {"nothing", "reserved", "committed", "released"},
+                "reserved": {"reserved", "committed", "released"},
+                "sent": {"reserved", "committed"},
+                "committed": {"committed"},
+                "released": {"reserved", "released"},
+            }[act]
+        ), (act, number, now)
+    spent = open_ledger(folder).spent().record
+    sent = sum(act == "sent" for act, _ in said) * SMALL.steps
+    assert spent >= before + sent
+    return spent
+
+
+def kill_many(folder, kills, seed):
+    dice, spent, acts = random.Random(seed), 0.0, set()
+    for kill in range(kills):
+        said = killed_after(dice.uniform(0.0, 0.05), folder, 1 + kill * ENOUGH)
+        spent = check_against(folder, said, spent)
+        acts.add(said[-1][0] if said else "nothing")
+    assert acts >= {"asked", "sent"}, f"kills fell in {acts} only"
+
+
+@pytest.fixture(autouse=True)
+def counted_in_steps(monkeypatch):
+    monkeypatch.setattr(ledger_module, "record_epsilon", lambda events, delta: float(sum(event.steps for event in events)))
+    monkeypatch.setattr(Ledger, "_check_budget", lambda *_: None)
+
+
+def test_fifty_kills(tmp_path):
+    kill_many(tmp_path, 50, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(8))
+def test_two_hundred_kills_at_twenty_five_points(tmp_path, seed):
+    kill_many(tmp_path, 25, seed=100 + seed)
+
+
+def killed_while_sending(folder):
+    ledger = open_ledger(folder)
+    before = ledger.spent().record
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        open_ledger(folder).reserve(charge(1))
+        os.write(writing, b"sent")
+        signal.pause()
+    os.read(reading, 4)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return open_ledger(folder).spent().record - before
+
+
+def test_a_round_killed_while_sending_is_spent(tmp_path):
+    assert killed_while_sending(tmp_path) == SMALL.steps
+
+
+def test_control_if_only_commits_counted_a_crash_would_be_free(tmp_path, monkeypatch):
+    counted = ledger_module._spent
+
+    def committed_only(rows, *, now_s):
+        return counted([row for row in rows if row.state != "reserved"], now_s=now_s)
+
+    monkeypatch.setattr(ledger_module, "_spent", committed_only)
+    assert killed_while_sending(tmp_path) == 0
