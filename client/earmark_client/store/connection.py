@@ -9,6 +9,7 @@ from sqlcipher3 import dbapi2
 
 from earmark_client.store.schema import migrate
 from earmark_shared.errors import DiskFullError, HomeInUseError, HomeMissingError, StoreError, TamperedError, WrongKeyError
+from earmark_shared.files import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +74,9 @@ class Connection:
 
     @classmethod
     def create(cls, path: Path, key: bytes, on_commit: Callable[[int], None] | None = None) -> Self:
-        """Make a new database; a file that exists is opened as it is."""
+        """Make a new database, 0600, as its log will be; a file that exists is opened as it is."""
+        if not path.exists():
+            write_private(path, b"")
         with store_errors():
             return cls(_connect(path, key), on_commit)
 

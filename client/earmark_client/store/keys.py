@@ -139,8 +139,12 @@ def read_header(home: Path) -> dict[str, Any]:
 
 def _check_fields(header: dict[str, Any]) -> None:
     exact = {"home_id": 16, "nonce": 12, "wrapped": KEY_BYTES + 16}
-    if header["format"] != "earmark-key" or header["version"] != 1 or any(len(bytes.fromhex(header[k])) != n for k, n in exact.items()):
+    if header["format"] != "earmark-key" or header["version"] != 1:
         raise ValueError
+    for name, size in exact.items():
+        value = bytes.fromhex(header[name])
+        if len(value) != size or value.hex() != header[name]:  # one spelling only: a changed letter case is a change too
+            raise ValueError
     kdf = header["kdf"]
     if header["mode"] == Passphrase.mode:
         bytes.fromhex(kdf["salt"])

@@ -1,0 +1,217 @@
+"""R3, R5, R6: wrong keys, older copies, erased homes."""
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+
+import pytest
+from tests.attack import storekit
+
+from earmark_client.store import home as homes
+from earmark_client.store import keyrings, keys
+from earmark_client.store.home import change_secret, erase_home, open_home
+from earmark_client.store.keys import KeyFile, Keyring, Passphrase, create_key_file
+from earmark_shared.errors import EarmarkError, HomeMissingError, RollbackError, StoreError, TamperedError, WrongKeyError
+
+RIGHT = "correct horse battery staple"
+
+
+def refusals(folder, guesses):
+    """(seconds, message) of each refused guess."""
+    refused = []
+    for guess in guesses:
+        started = time.perf_counter()
+        with pytest.raises(WrongKeyError) as caught:
+            keys.unlock(folder, guess)
+        refused.append((time.perf_counter() - started, str(caught.value)))
+    return refused
+
+
+def wrong_passphrases(count):
+    near = [RIGHT[:-1], RIGHT + " ", RIGHT.upper(), "", " " + RIGHT, RIGHT.replace("o", "0")]
+    return [Passphrase(text) for text in [*near, *(f"guess {number}" for number in range(count))][:count]]
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A folder with nothing but a header locked by RIGHT."""
+    keys.write_header(tmp_path, Passphrase(RIGHT), os.urandom(32), os.urandom(16).hex())
+    return tmp_path
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_wrong_passphrases_are_refused_slowly_and_alike(locked, count):
+    refused = refusals(locked, wrong_passphrases(count))
+    assert min(seconds for seconds, _ in refused) >= 0.15
+    assert {message for _, message in refused} == {keys.REFUSED}
+
+
+def test_control_the_right_passphrase_is_not_and_a_weak_derivation_is_fast(locked, monkeypatch):
+    assert len(keys.unlock(locked, Passphrase(RIGHT))) == 32
+    monkeypatch.setattr(keys, "ARGON2", {"memory_kib": 64, "passes": 1, "lanes": 1})
+    monkeypatch.setattr(keys, "WRONG_PASSPHRASE_S", 0.0)
+    keys.write_header(locked, Passphrase(RIGHT), os.urandom(32), os.urandom(16).hex())
+    assert min(seconds for seconds, _ in refusals(locked, wrong_passphrases(5))) < 0.15
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_wrong_key_files_are_refused_alike(tmp_path, count):
+    right = KeyFile(tmp_path / "right")
+    create_key_file(right.path)
+    keys.write_header(tmp_path, right, os.urandom(32), os.urandom(16).hex())
+    guesses = []
+    for number in range(count):
+        guesses.append(KeyFile(tmp_path / f"wrong{number}"))
+        create_key_file(guesses[-1].path)
+    assert {message for _, message in refusals(tmp_path, guesses)} == {keys.REFUSED}
+    assert len(keys.unlock(tmp_path, right)) == 32
+
+
+def test_a_header_cannot_ask_for_endless_work(locked):
+    path = locked / "key.json"
+    for name, value in (("65536", "4294967295"), ('"passes": 3', '"passes": 9999999'), ("65536", "8")):
+        text = path.read_text()
+        path.write_text(text.replace(name, name.replace(name.split()[-1], value) if " " not in name else value))
+        started = time.perf_counter()
+        with pytest.raises(TamperedError):
+            keys.unlock(locked, Passphrase(RIGHT))
+        assert time.perf_counter() - started < 1
+        path.write_text(text)
+
+
+def grown(tmp_path, secret):
+    """A home, a copy of it from before its newest clip, and its secret."""
+    folder = tmp_path / "home"
+    secret = storekit.make_home(folder, clips=2, secret=secret)
+    shutil.copytree(folder, tmp_path / "older")
+    with open_home(folder, secret, write=True) as home, home.database.transaction():
+        storekit.add_clip(home.database, 7)
+    return folder, tmp_path / "older", secret
+
+
+def put_back(folder, older, *names):
+    for name in names:
+        shutil.copy(older / name, folder / name)
+
+
+def test_an_older_copy_is_noticed_by_the_keyring(tmp_path):
+    folder, older, secret = grown(tmp_path, Keyring(storekit.FakeKeyring()))
+    with open_home(folder, secret) as home:
+        assert home.database.counts().clips == 3
+    shutil.rmtree(folder)
+    shutil.copytree(older, folder)
+    with pytest.raises(RollbackError):
+        open_home(folder, secret)
+    with open_home(folder, secret, older="read") as home:
+        assert home.is_rolled_back
+        assert home.database.counts().clips == 2
+        with pytest.raises(StoreError), home.database.transaction():
+            storekit.add_clip(home.database, 8)
+    with open_home(folder, secret, older="accept") as home, home.lock(), home.database.transaction():
+        storekit.add_clip(home.database, 8)
+    open_home(folder, secret).close()
+
+
+def test_an_older_database_is_noticed_in_every_mode(tmp_path):
+    folder, older, secret = grown(tmp_path, None)
+    put_back(folder, older, "library.db")
+    with pytest.raises(RollbackError):
+        open_home(folder, secret)
+    (folder / "seal.json").unlink()
+    with pytest.raises(RollbackError):
+        open_home(folder, secret)
+    put_back(folder, older, "seal.json")  # the whole home, as the module's docstring admits, is not noticed in this mode
+    open_home(folder, secret).close()
+
+
+def test_a_seal_of_another_home_or_number_is_refused(tmp_path):
+    folder, _, secret = grown(tmp_path, None)
+    other = storekit.make_home(tmp_path / "other", clips=1)
+    seal = (folder / "seal.json").read_text()
+    for forged in ((tmp_path / "other" / "seal.json").read_text(), seal.replace("2 ", "1 ", 1), "", "x", "9" * 50, seal + "1"):
+        (folder / "seal.json").write_text(forged)
+        with pytest.raises(TamperedError):
+            open_home(folder, secret)
+    open_home(tmp_path / "other", other).close()
+
+
+def test_control_without_the_seal_an_older_copy_opens(tmp_path, monkeypatch):
+    folder, older, secret = grown(tmp_path, Keyring(storekit.FakeKeyring()))
+    put_back(folder, older, "library.db", "key.json")
+    monkeypatch.setattr(homes.Seal, "read", lambda _self: 0)
+    with open_home(folder, secret) as home:
+        assert home.database.counts().clips == 2
+
+
+def every_secret(tmp_path):
+    return {"keyring": Keyring(storekit.FakeKeyring()), "passphrase": Passphrase(RIGHT), "key-file": None}
+
+
+@pytest.mark.parametrize("mode", ["keyring", "passphrase", "key-file"])
+def test_an_erased_home_is_gone_and_so_is_its_older_copy(tmp_path, mode):
+    folder, older, secret = grown(tmp_path, every_secret(tmp_path)[mode])
+    started = time.perf_counter()
+    erase_home(folder, secret)
+    assert time.perf_counter() - started <= 5
+    assert not folder.exists()
+    with pytest.raises(HomeMissingError):
+        open_home(folder, secret)
+    if mode == "passphrase":
+        (older / "key.json").unlink()  # it wraps the key under something a person remembers: whoever kept it kept the home
+    if mode == "keyring":
+        assert secret.backend.entries == {}
+    with pytest.raises(EarmarkError):
+        open_home(older, secret)
+
+
+def test_control_with_the_key_kept_the_older_copy_opens(tmp_path, monkeypatch):
+    folder, older, secret = grown(tmp_path, Keyring(storekit.FakeKeyring()))
+    monkeypatch.setattr(keyrings.OpenKeyring, "forget", lambda *_: None)
+    erase_home(folder, secret)
+    with open_home(older, secret, older="read") as home:
+        assert home.database.counts().clips == 2
+
+
+def test_erasing_overwrites_the_key_before_it_is_unlinked(tmp_path, monkeypatch):
+    folder, _, secret = grown(tmp_path, None)
+    header, key = (folder / "key.json").read_bytes(), secret.path.read_bytes()
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context((folder / "key.json").open("rb")), stack.enter_context(secret.path.open("rb"))]
+        erase_home(folder, secret)
+        after = [handle.read() for handle in kept]
+    assert len(after[0]) == len(header)
+    assert after[0] != header
+    assert after[1] != key
+
+
+def test_a_damaged_home_can_still_be_erased(tmp_path):
+    folder, _, secret = grown(tmp_path, None)
+    (folder / "key.json").write_bytes(b"{")
+    (folder / "library.db").write_bytes(b"")
+    erase_home(folder, secret)
+    assert not folder.exists()
+
+
+def test_every_file_of_a_home_is_its_owners_alone(tmp_path):
+    folder, _, secret = grown(tmp_path, None)
+    with open_home(folder, secret, write=True):
+        for path in [folder, *folder.iterdir(), secret.path]:
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_new_secret_shuts_out_the_old_one(tmp_path):
+    folder, _, secret = grown(tmp_path, None)
+    ring = Keyring(storekit.FakeKeyring())
+    change_secret(folder, secret, Passphrase("one"))
+    change_secret(folder, Passphrase("one"), Passphrase("two"))
+    with pytest.raises(WrongKeyError):
+        open_home(folder, Passphrase("one"))
+    change_secret(folder, Passphrase("two"), ring)
+    assert not (folder / "seal.json").exists()
+    with open_home(folder, ring) as home:
+        assert home.database.counts().clips == 3
+    change_secret(folder, ring, secret)
+    assert ring.backend.entries == {}
+    open_home(folder, secret).close()
