@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.fleet import NOW_S, Fleet, Stream, run_to
+from tests.support.fleet import NOW_S, Fleet, Stream, run_to, swift_verification
 from tests.support.plunder import Puppet, assert_gone, plunder, roster_of
 
 from earmark_shared.crypto import certificates
@@ -16,6 +16,13 @@ from earmark_shared.errors import MalformedError, PolicyError, RosterError
 from earmark_shared.round import SHARE_SIZE, Box, Floors, Inbox, Phase
 from earmark_shared.secagg import checks, device, transcript
 from earmark_shared.secagg.shamir import combine
+
+
+@pytest.fixture(autouse=True)
+def _swift():
+    with swift_verification():
+        yield
+
 
 COUNT = 6
 

@@ -148,13 +148,15 @@ def run_to(shard, by_id, phase):
 DROPPABLE = (Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK)
 
 
+_remembered = lru_cache(maxsize=200_000)(identities.verify_digest)
+
+
 @contextmanager
 def swift_verification():
     """Remember signatures that were right: in one process every device checks the same ones, each would on its own machine."""
-    slow = identities.verify_digest
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identities, "verify_digest", lru_cache(maxsize=100_000)(slow))
-        patch.setattr(checks, "verify_digest", identities.verify_digest)
+        patch.setattr(identities, "verify_digest", _remembered)
+        patch.setattr(checks, "verify_digest", _remembered)
         yield
 
 
