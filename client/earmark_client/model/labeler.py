@@ -1,0 +1,281 @@
+"""The head: encoder output -> text vector, strength and sound vector; words -> query vector; label scores.
+
+The *label bridge* joins sound and language. A sound is a row of class probabilities p; a query is a row of weights w over the
+same classes, from how near its words are to each class's phrases in the sentence model. Their inner product w.p is the evidence.
+Both are folded into the sentence model's dimension by one matrix that keeps inner products and turns each class's direction
+towards its name's vector: text = P (p / spread), query = P (w * spread).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from earmark_client.model.calibration import Calibration, text_probability
+from earmark_client.model.text import TextEncoder
+from earmark_shared.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from earmark_client.model.bundle import Bundle
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
+
+HIGHEST_CODE = 127
+KEPT_QUERIES = 256
+LISTED = 8
+"""Labels shown of a clip or segment, at most."""
+LEAST_LISTED = 0.2
+"""Calibrated score a listed label needs."""
+
+
+def quantize_output(encoder_output: Floats) -> tuple[Codes, Floats]:
+    """Encoder output `(n, dim)`, nothing negative -> codes `(n, dim) int8` and scale `(n,) float32`; off by at most scale / 2."""
+    scale = (np.maximum(encoder_output.max(axis=1), 1e-12) / HIGHEST_CODE).astype(np.float32)
+    codes = np.rint(np.maximum(encoder_output, 0) / scale[:, None])
+    return np.minimum(codes, HIGHEST_CODE).astype(np.int8), scale
+
+
+def dequantize_output(codes: Codes, scale: Floats) -> Floats:
+    """Codes `(n, dim) int8` and scale `(n,)` -> encoder output `(n, dim) float32`."""
+    return codes.astype(np.float32) * scale.astype(np.float32)[:, None]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a segment keeps: `text (n, text_dim)` unit, `strength (n,)`, `sound (n, sound_dim)` unit; all float32."""
+
+    text: Floats
+    strength: Floats
+    sound: Floats
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """Words made comparable with segments."""
+
+    text: str
+    vector: Floats
+    """`(text_dim,)`: its inner product with strength * text vector is the raw evidence, near [0, 1]."""
+    similarity: float
+    """How near the words are to the nearest label text, in [-1, 1]."""
+    nearest: tuple[tuple[str, float], ...]
+    """The labels it was understood as, and how much each counts; best first."""
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """Labels that can be scored: `vectors (labels, text_dim)`, `similarity (labels,)`; `is_broad` ones yield to narrower ones."""
+
+    names: tuple[str, ...]
+    vectors: Floats
+    similarity: Floats
+    is_broad: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BaseLabel:
+    """One entry of labels.json: a class of the encoder under the name people read."""
+
+    name: str
+    is_broad: bool
+    is_listed: bool
+
+
+def query_phrases(text: str, templates: Sequence[str]) -> list[str]:
+    """The sentences that stand for `text`; the sentence model is asked about each."""
+    return [template.format(text.lower().strip()) for template in templates]
+
+
+def mean_direction(vectors: Floats) -> Floats:
+    """The unit vector `(dim,)` between unit vectors `(n, dim)`."""
+    total = vectors.sum(axis=0)
+    direction: Floats = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+    return direction
+
+
+class Head:
+    """The head's arrays and the arithmetic on them. Each segment is computed alone, so its bits can't depend on a batch.
+
+    Products of a vector and a matrix run in einsum's own loop: a BLAS would choose its order of summing by size and threads.
+    """
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the arrays of head.safetensors.
+
+        Raises:
+            ModelError: one is missing or doesn't fit.
+        """
+        try:
+            full = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+            self._kernel = full["class_codes"] * full["class_scale"]
+            self._bias = full["class_bias"]
+            self._fold = np.ascontiguousarray((full["fold"] / full["class_spread"]).T)
+            self.class_vectors = np.ascontiguousarray((full["fold"] * full["class_spread"]).T)
+            self._phrases = full["phrase_codes"] * full["phrase_scale"][:, None]
+            self._phrase_starts = arrays["phrase_starts"].astype(np.int64)
+            self._sharpness = float(full["sharpness"][0])
+            self._parts = [{key: full[f"{part}_{key}"] for key in ("mean", "spread", "axes")} for part in ("output", "multi")]
+            self._multi_start = int(full["multi_start"][0])
+            self._shares = np.sqrt(full["sound_shares"])
+        except KeyError as error:
+            raise ModelError(f"The model's head has no {error.args[0]!r}.") from error
+
+    @property
+    def text_dim(self) -> int:
+        """Length of a text vector."""
+        return int(self.class_vectors.shape[1])
+
+    @property
+    def sound_dim(self) -> int:
+        """Length of a sound vector."""
+        return sum(part["axes"].shape[1] for part in self._parts)
+
+    def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
+        """Encoder output `(n, dim)` and multi-scale features `(n, F)` of n segments -> what they keep."""
+        rows = len(encoder_output)
+        text, sound = np.empty((rows, self.text_dim), np.float32), np.empty((rows, self.sound_dim), np.float32)
+        strength = np.empty(rows, np.float32)
+        for row in range(rows):
+            text[row], strength[row] = self._describe_text(np.ascontiguousarray(encoder_output[row], np.float32))
+            sound[row] = self._describe_sound(encoder_output[row], multi_scale[row])
+        return Vectors(text, strength, sound)
+
+    def class_probabilities(self, encoder_output: Floats) -> Floats:
+        """One segment's encoder output `(dim,)` -> `(classes,)` in [0, 1]."""
+        heard = np.flatnonzero(encoder_output)  # nine in ten outputs are zero
+        logits = np.einsum("i,ij->j", encoder_output[heard], self._kernel[heard]) + self._bias
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
+
+    def _describe_text(self, encoder_output: Floats) -> tuple[Floats, np.float32]:
+        folded = np.einsum("i,ij->j", self.class_probabilities(encoder_output), self._fold)
+        strength = np.sqrt(np.sum(folded * folded, dtype=np.float32))
+        return folded / np.maximum(strength, np.float32(1e-12)), strength
+
+    def _describe_sound(self, encoder_output: Floats, multi_scale: Floats) -> Floats:
+        """Two parts, each of unit length before it gets its share; square roots tame the encoder's few loud outputs."""
+        stop = self._multi_start + len(self._parts[1]["mean"])
+        inputs = (np.sqrt(np.maximum(encoder_output, 0)), multi_scale[self._multi_start : stop])
+        pieces = []
+        for values, part, share in zip(inputs, self._parts, self._shares, strict=True):
+            standard = ((values - part["mean"]) / part["spread"]).astype(np.float32)
+            piece = np.einsum("i,ij->j", standard, part["axes"])
+            pieces.append(piece * (share / max(float(np.sqrt(np.sum(piece * piece))), 1e-12)))
+        return np.concatenate(pieces)
+
+    def weigh_classes(self, direction: Floats) -> tuple[Floats, float]:
+        """Words' direction `(sentence_dim,)` -> weights `(classes,)` that sum to 1, and the nearest phrase's similarity."""
+        nearest = np.maximum.reduceat(self._phrases @ direction, self._phrase_starts)
+        odds = np.exp((nearest - nearest.max()) * self._sharpness)
+        return (odds / odds.sum()).astype(np.float32), float(nearest.max())
+
+    def fold_query(self, weights: Floats) -> Floats:
+        """Class weights `(classes,)` -> query vector `(text_dim,)`."""
+        vector: Floats = np.einsum("i,ij->j", weights, self.class_vectors)
+        return vector
+
+
+class Labeler:
+    """A model's head, its label texts and its sentence encoder, which is opened by the first words."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Read and check the head and the labels of `bundle`."""
+        from safetensors.numpy import load
+
+        self._bundle = bundle
+        part = bundle.section("calibration")
+        self.calibration = Calibration.read(part)
+        self._templates = tuple(str(template) for template in part.get("templates", ["{}"]))
+        self._head = Head(load(bundle.read(str(bundle.section("head")["file"]))))
+        self._base = _read_labels(bundle.read(str(bundle.section("labels")["file"])))
+        if len(self._base) != len(self._head.class_vectors):
+            raise ModelError("The model's labels and its head don't belong together.")
+        self._known: OrderedDict[str, TextQuery] = OrderedDict()
+        self._lock = Lock()
+
+    @cached_property
+    def _sentences(self) -> TextEncoder:
+        return TextEncoder(self._bundle)
+
+    @property
+    def text_dim(self) -> int:
+        """Length of a text vector."""
+        return self._head.text_dim
+
+    @property
+    def sound_dim(self) -> int:
+        """Length of a sound vector."""
+        return self._head.sound_dim
+
+    def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
+        """Encoder output `(n, dim)` and multi-scale features `(n, F)` -> vectors, row by row the same bits whatever n is."""
+        return self._head.describe(encoder_output, multi_scale)
+
+    def text_query(self, text: str) -> TextQuery:
+        """Understand `text`; the last few hundred queries are remembered."""
+        with self._lock:
+            if text in self._known:
+                self._known.move_to_end(text)
+                return self._known[text]
+        query = self._understand(text)
+        with self._lock:
+            self._known[text] = query
+            if len(self._known) > KEPT_QUERIES:
+                self._known.popitem(last=False)
+        return query
+
+    def _understand(self, text: str) -> TextQuery:
+        direction = mean_direction(self._sentences.encode(query_phrases(text, self._templates)))
+        weights, similarity = self._head.weigh_classes(direction)
+        best = np.argsort(-weights, kind="stable")[:3]
+        nearest = tuple((self._base[index].name, float(weights[index])) for index in best)
+        return TextQuery(text, self._head.fold_query(weights), similarity, nearest)
+
+    def query_vector(self, text: str) -> Floats:
+        """`(text_dim,) float32`: what to take the inner product of strength * text vector with."""
+        return self.text_query(text).vector
+
+    def label_list(self, own: Sequence[tuple[str, str]] = ()) -> LabelList:
+        """The model's labels and then a person's `own` (name, phrase) pairs."""
+        listed = [index for index, label in enumerate(self._base) if label.is_listed]
+        queries = [self.text_query(phrase) for _, phrase in own]
+        return LabelList(
+            names=(*(self._base[index].name for index in listed), *(name for name, _ in own)),
+            vectors=np.concatenate((self._head.class_vectors[listed], *(query.vector[None] for query in queries))),
+            similarity=np.array([1.0] * len(listed) + [query.similarity for query in queries], np.float32),
+            is_broad=np.array([self._base[index].is_broad for index in listed] + [False] * len(queries), np.bool_),
+        )
+
+    def labels(self, text: Floats, strength: Floats, labels: LabelList) -> Floats:
+        """Calibrated scores `(n, labels)` in [0, 1] of segments' text vectors `(n, text_dim)` and strength `(n,)`."""
+        weighted = np.asarray(text, np.float32) * np.asarray(strength, np.float32)[:, None]
+        turned = np.ascontiguousarray(labels.vectors.T)
+        scores = np.empty((len(weighted), len(labels.names)), np.float32)
+        for row, vector in enumerate(weighted):
+            raw = np.einsum("i,ij->j", vector, turned)
+            scores[row] = text_probability(raw, labels.similarity, self.calibration)
+        return scores
+
+    def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
+        """The labels worth showing for scores `(labels,)`, best first: a broad one only where no narrower one says more."""
+        best_narrow = float(scores[~labels.is_broad].max(initial=0.0))
+        hidden = labels.is_broad & (best_narrow >= np.maximum(LEAST_LISTED, scores / 2))
+        order = np.argsort(-scores, kind="stable")
+        shown = [index for index in order if scores[index] >= LEAST_LISTED and not hidden[index]][:limit]
+        return [(labels.names[index], float(scores[index])) for index in shown]
+
+
+def _read_labels(data: bytes) -> tuple[BaseLabel, ...]:
+    try:
+        return tuple(BaseLabel(str(row["name"]), bool(row["broad"]), bool(row["listed"])) for row in json.loads(data)["labels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError("The model's labels can't be read.") from error
