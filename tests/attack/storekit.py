@@ -165,6 +165,7 @@ def write_until_killed(folder, secret, report, first):
     with open_home(folder, secret, write=True) as home:
         database = home.database
         number = first
+        os.write(report, b"!0\n")
         while True:
             row = ClipRow(hashlib.sha256(f"{number}".encode()).hexdigest(), 9.0, 16000, 1, 99, 1.0, 2.0, MODEL)
             with database.transaction():
@@ -222,7 +223,8 @@ def kill_often(folder, secret, kills, seed):
                 write_until_killed(folder, secret, write_end, first=kill * 1000)
             os._exit(1)
         os.close(write_end)
-        time.sleep(chooser.uniform(0.0, 0.08))
+        os.read(read_end, 3)  # it is open: what is random is where in its writing it dies
+        time.sleep(chooser.uniform(0.0, 0.25))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(read_end) as said:

@@ -59,7 +59,8 @@ def filled(tmp_path, *, plain):
     shutil.copytree(home, root / "copy after the crash")
     with open_home(home, secret) as opened:
         assert opened.database.counts().clips == 150
-    assert process.stderr == "" and process.stdout == ""
+    assert process.stderr == ""
+    assert process.stdout == ""
     return root
 
 

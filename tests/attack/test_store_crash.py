@@ -23,7 +23,7 @@ def test_a_killed_writer_leaves_what_it_committed(tmp_path, kills):
     outcome = run("kills", tmp_path / "home", kills)
     assert outcome["faults"] == []
     assert outcome["opened"] == kills
-    assert outcome["clips"] > kills
+    assert outcome["clips"] >= kills // 10
 
 
 def test_control_without_transactions_something_is_half_there(tmp_path):

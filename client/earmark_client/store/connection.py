@@ -37,23 +37,23 @@ AFTER_FIRST_READ = (
 )
 DAMAGED = {dbapi2.SQLITE_CORRUPT, dbapi2.SQLITE_NOTADB, dbapi2.SQLITE_FORMAT}
 BUSY = {dbapi2.SQLITE_BUSY, dbapi2.SQLITE_LOCKED}
-REFUSED_WRITES = {778, 1546, 4874}
-"""SQLITE_IOERR_WRITE, _TRUNCATE and _SHMSIZE: what a quota or a file size limit looks like."""
 
 
 @contextlib.contextmanager
-def store_errors() -> Iterator[None]:
-    """Translate SQLCipher's exceptions into ours; no message of theirs, which may quote data, is passed on."""
+def store_errors(*, writing: bool = False) -> Iterator[None]:
+    """Translate SQLCipher's exceptions into ours; no message of theirs, which may quote data, is passed on.
+
+    `writing`: an input/output error is then a quota or a file size limit, which SQLite tells apart from a full disk.
+    """
     try:
         yield
     except dbapi2.Error as error:
-        raise _translate(error) from error
+        raise _translate(error, writing=writing) from error
 
 
-def _translate(error: dbapi2.Error) -> StoreError:
-    extended = getattr(error, "sqlite_errorcode", 0) or 0
-    code = extended & 0xFF
-    if code == dbapi2.SQLITE_FULL or extended in REFUSED_WRITES:
+def _translate(error: dbapi2.Error, *, writing: bool) -> StoreError:
+    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    if code == dbapi2.SQLITE_FULL or (writing and code == dbapi2.SQLITE_IOERR):
         return DiskFullError(hint="Make room on the disk and run the command again.")
     if code in BUSY:
         return HomeInUseError(hint="Wait for it to end, or stop it.")
@@ -116,7 +116,7 @@ class Connection:
             yield
             self._sql("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
             epoch = self.epoch
-            with store_errors():
+            with self._errors():
                 self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -161,13 +161,16 @@ class Connection:
             if [row for row in self._all(check) if row != ("ok",)]:
                 raise TamperedError(hint="Restore the home from a backup, or erase it and add your recordings again.")
 
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return store_errors(writing=self._depth > 0)
+
     def _roll_back(self) -> None:
         with contextlib.suppress(dbapi2.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
     def _sql(self, statement: str, values: Sequence[Any] = ()) -> dbapi2.Cursor:
-        with store_errors():
+        with self._errors():
             return self._connection.execute(statement, values)
 
     def _write(self, statement: str, values: Sequence[Any] = ()) -> dbapi2.Cursor:
@@ -179,19 +182,19 @@ class Connection:
     def _write_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         if not self._depth:
             raise StoreError("A change was tried outside a transaction.")
-        with store_errors():
+        with self._errors():
             self._connection.executemany(statement, rows)
 
     def _fetch(self, cursor: dbapi2.Cursor, rows: int = 50_000) -> list[Any]:
-        with store_errors():
+        with self._errors():
             return list(cursor.fetchmany(rows))
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with store_errors():
+        with self._errors():
             return list(self._connection.execute(statement, values).fetchall())
 
     def _first(self, statement: str, values: Sequence[Any] = ()) -> Any:  # noqa: ANN401  (a row's columns are SQLite's)
-        with store_errors():
+        with self._errors():
             return self._connection.execute(statement, values).fetchone()
 
     def _one(self, statement: str, values: Sequence[Any] = ()) -> Any:  # noqa: ANN401

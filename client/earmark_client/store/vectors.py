@@ -107,9 +107,8 @@ class VectorIndex:
 
     def scores_all(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Every id (n,) in the order stored, and its exact inner product with `query` (dim,)."""
-        scores = [_inner_products(part, query) for part in self._chunks.parts(SHARD_BLOCK)]
-        values = np.concatenate(scores) if scores else np.empty(0, np.float32)
-        return self._ids[self._alive], values[self._alive]
+        with self._lock:
+            return self._ids[self._alive], self._score_every_row(query)[self._alive]
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these ids, (n, dim) float32; KeyError if one is not in the index."""
@@ -121,18 +120,20 @@ class VectorIndex:
         return self._chunks.gather(positions)
 
     def _candidates(self, query: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if self._scan is None:
-            scores = [_inner_products(part, query) for part in self._chunks.parts()]
-            positions = np.nonzero(self._alive)[0]
-            return positions, (np.concatenate(scores) if scores else np.empty(0, np.float32))[positions]
         wanted = min(len(self), max(RERANKED, 2 * k))
         asked = wanted
-        while True:
-            positions = self._scan.search(query, min(asked, len(self._ids)))
+        while self._scan is not None and asked < len(self._ids):
+            positions = self._scan.search(query, asked)
             positions = np.sort(positions[self._alive[positions]])
-            if len(positions) >= wanted or asked >= len(self._ids):
+            if len(positions) >= wanted:
                 return positions, _inner_products(self._chunks.gather(positions), query)
             asked *= 4  # removed rows took the places of others
+        positions = np.nonzero(self._alive)[0]
+        return positions, self._score_every_row(query)[positions]
+
+    def _score_every_row(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = [_inner_products(part, query) for part in self._chunks.parts(SHARD_BLOCK)]
+        return np.concatenate(scores)[: len(self._ids)] if scores else np.empty(0, np.float32)
 
     def _append(self, block: Block) -> None:
         if len(self._chunks) + len(block.ids) > self._exact_below and self._chunks.dtype == "float32":
@@ -207,6 +208,7 @@ class _Scan:
 def _codebook(sample: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centres (dim / 2, 16, 2): every pair of levels of two neighbouring dimensions."""
     mean, spread = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
+    spread = np.maximum(spread, 1e-6)  # equal levels would leave FAISS nothing to scale its tables by
     levels = (mean[:, None] + spread[:, None] * LEVELS).astype(np.float32)
     pairs = levels.reshape(-1, 2, 4)
     first, second = np.repeat(pairs[:, 0], 4, axis=1), np.tile(pairs[:, 1], (1, 4))
