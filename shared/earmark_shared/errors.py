@@ -22,7 +22,9 @@
     |-- TrustError                  40
     |   |-- ModelError              41
     |   |-- SignatureError          42
-    |   `-- CertificateError        43
+    |   |-- CertificateError        43
+    |   |-- AdmissionError          44
+    |   `-- LogError                45
     |-- PrivacyError                50
     |   |-- BudgetError             51
     |   |-- ClockError              52
@@ -44,6 +46,7 @@
     |   |-- DeadlineError           68
     |   `-- RoundBudgetError        69
     `-- NetworkError                70
+        `-- BusyError               71
 
 A class's docstring is the sentence a user can read; `hint` is what to do next. Verification raises one of these, it never
 returns a bool. A foreign exception is translated where it enters, with ``raise ... from``.
@@ -183,6 +186,18 @@ class CertificateError(TrustError):
     exit_code = 43
 
 
+class AdmissionError(TrustError):
+    """The server does not let this device in, or is not the server that the device was invited to."""
+
+    exit_code = 44
+
+
+class LogError(TrustError):
+    """The enrolment log is not what it was: an entry was changed, removed or hidden."""
+
+    exit_code = 45
+
+
 class PrivacyError(EarmarkError):
     """The privacy budget does not allow this."""
 
@@ -319,3 +334,9 @@ class NetworkError(EarmarkError):
     """The server can't be reached."""
 
     exit_code = 70
+
+
+class BusyError(NetworkError):
+    """The server takes no more requests from here for now."""
+
+    exit_code = 71

@@ -2,7 +2,7 @@
 
 A record and its protobuf message have the same name and the same fields, so one table-free walk does all of them. What is
 decoded must encode to the very same bytes again: unknown fields, fields sent twice, padded numbers and trailing bytes are
-all refused by that one rule, and the record's own shapes (round.py) refuse every wrong size and range.
+all refused by that one rule, and the record's own shapes (round.py, enrolment.py) refuse every wrong size and range.
 
     decode(Survivors, encode(survivors)) == survivors
 """
@@ -16,7 +16,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from earmark_shared.errors import MalformedError
 from earmark_shared.shapes import Message, shapes
-from earmark_shared.wire.v1 import round_pb2
+from earmark_shared.wire.v1 import enrol_pb2, round_pb2
 
 MESSAGE_SIZE_MOST = 2 << 20
 """Largest message either side looks at, bytes."""
@@ -49,7 +49,8 @@ def decode(kind: type[M], encoded: bytes) -> M:
 
 
 def _proto_class(kind: type[Message]) -> type[ProtoMessage]:
-    return cast("type[ProtoMessage]", getattr(round_pb2, kind.__name__))
+    home = enrol_pb2 if kind.__name__ in enrol_pb2.DESCRIPTOR.message_types_by_name else round_pb2
+    return cast("type[ProtoMessage]", getattr(home, kind.__name__))
 
 
 def _to_proto(message: Message) -> ProtoMessage:
