@@ -193,7 +193,7 @@ def edit(device, statement):
 @pytest.mark.parametrize("seq", [2, 3])
 def test_an_edited_row_is_refused(device, field, seq):
     spend(device, 1)
-    edit(device, f"UPDATE privacy_ledger SET {EDITS[field]} WHERE seq = {seq}")
+    edit(device, f"UPDATE privacy_ledger SET {EDITS[field]} WHERE seq = {seq}")  # noqa: S608
     with pytest.raises(LedgerError):
         device.ledger(anchor=False)
 
@@ -204,8 +204,10 @@ def test_an_edited_row_is_refused(device, field, seq):
         "DELETE FROM privacy_ledger WHERE seq = 2",
         "DELETE FROM privacy_ledger WHERE seq = 1",
         "UPDATE privacy_ledger SET seq = 7 WHERE seq = 3",
-        "INSERT INTO privacy_ledger SELECT 4, at_s, round_id, plan_hash, attempt, mechanism, sigma, q, steps, z_eff, 'released',"
-        " prev_hash, mac FROM privacy_ledger WHERE seq = 3",
+        (
+            "INSERT INTO privacy_ledger SELECT 4, at_s, round_id, plan_hash, attempt, mechanism, sigma, q, steps, z_eff, 'released',"
+            " prev_hash, mac FROM privacy_ledger WHERE seq = 3"
+        ),
     ],
 )
 def test_rows_taken_out_moved_or_copied_are_refused(device, statement):

@@ -54,7 +54,7 @@ def test_clipped_gradients_equal_a_loop_over_segments(trained):
     head, data = small_head(schema), training_set(schema, clips=12)
     gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
     drawn = np.array([0, 3, 4, 9, 11])
-    (batch,) = ClipBatches(data).of(drawn)
+    (batch,) = ClipBatches(gradients.prepared(data)).of(drawn)
     found = gradients.of(flatten(schema, head).astype(np.float64), batch)
     wanted = np.array([brute_force(schema, head, data, clip) for clip in drawn])
     assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_weights_asked_for():
     schema = small_schema()
     head, data = small_head(schema), training_set(schema, clips=6)
     gradients = ClipGradients(schema, first := small_head(schema, seed=7), data.label_vectors, SHARPNESS)
-    (batch,) = ClipBatches(data).of(np.arange(6))
+    (batch,) = ClipBatches(gradients.prepared(data)).of(np.arange(6))
     gradients.of(flatten(schema, first).astype(np.float64), batch)
     moved = unflatten(schema, flatten(schema, head), first)
     found = gradients.of(flatten(schema, head).astype(np.float64), batch)
@@ -89,7 +89,7 @@ def test_the_module_is_the_shared_formula():
     schema = small_schema()
     head, data = small_head(schema), training_set(schema, clips=9)
     module = Correction(schema, head)
-    found = module(torch.from_numpy(data.encoder_outputs).double(), torch.from_numpy(data.text).double())
+    found = module.move(module.hear(torch.from_numpy(data.encoder_outputs).double()), torch.from_numpy(data.text).double())
     assert np.abs(found.detach().numpy() - correct(head, data.encoder_outputs, data.text)).max() < 1e-5
 
 
@@ -98,7 +98,7 @@ def test_another_clip_in_the_batch_changes_no_step_of_the_grid():
     schema = small_schema(inputs=200, outputs=100, rank=20)
     head, data = small_head(schema), training_set(schema, clips=80, most_segments=9)
     gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
-    weights, batches = flatten(schema, head).astype(np.float64), ClipBatches(data)
+    weights, batches = flatten(schema, head).astype(np.float64), ClipBatches(gradients.prepared(data))
 
     def total(drawn):
         return sum(grid_sum(gradients.of(weights, part), 0.5) for part in batches.of(drawn))

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 
 import numpy as np
@@ -80,7 +79,7 @@ class FileAnchor:
     def write(self, anchored):
         fresh = self.path.with_suffix(".new")
         fresh.write_text(f"{anchored.counter} {anchored.head_hash.hex()}")
-        os.replace(fresh, self.path)
+        fresh.replace(self.path)
 
 
 class Clock:

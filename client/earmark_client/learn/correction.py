@@ -9,6 +9,8 @@ one clip could show in another's part of the sum; in float64 those bits lie 2^-3
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +19,7 @@ from opacus.grad_sample.linear import compute_linear_grad_sample  # type: ignore
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from earmark_client.learn.finetune import ClipBatch
+from earmark_client.learn.finetune import ClipBatch, TrainingSet
 from earmark_shared.head import NAMES, Arrays, HeadSchema
 
 Floats = npt.NDArray[np.float32]
@@ -36,21 +38,29 @@ register_grad_sampler(Plain)(compute_linear_grad_sample)
 
 
 class Correction(nn.Module):
-    """`(clips, segments, inputs)` and `(clips, segments, outputs)` to corrected unit text vectors."""
+    """`(clips, segments, inputs or rank)` and `(clips, segments, outputs)` to corrected unit text vectors."""
 
     def __init__(self, schema: HeadSchema, arrays: Arrays) -> None:
         """Take the arrays as they are."""
         super().__init__()
         self.down = Plain(schema.inputs, schema.rank, device="meta")
         self.up = Plain(schema.rank, schema.outputs, device="meta")
+        self.hears = bool({"down", "shift"} & set(schema.trained))
         self.named = {name: _parameter(arrays[name], trained=name in schema.trained) for name in NAMES}
         self.down.weight, self.down.bias = self.named["down"], self.named["shift"]
         self.up.weight, self.up.bias = self.named["up"], self.named["bias"]
 
-    def forward(self, encoder_outputs: Tensor, text: Tensor) -> Tensor:
-        """Correct the text vectors."""
-        features = normalize(self.down(encoder_outputs), dim=-1)
-        return normalize(normalize(text, dim=-1) + self.up(features), dim=-1)
+    def hear(self, encoder_outputs: Tensor) -> Tensor:
+        """Return the unit features of encoder outputs."""
+        return normalize(self.down(encoder_outputs), dim=-1)
+
+    def move(self, features: Tensor, text: Tensor) -> Tensor:
+        """Return corrected text vectors for features and unit text vectors."""
+        return normalize(text + self.up(features), dim=-1)
+
+    def forward(self, heard: Tensor, text: Tensor) -> Tensor:
+        """Correct unit text vectors, from encoder outputs, or from features where a round doesn't change how they are heard."""
+        return self.move(self.hear(heard) if self.hears else heard, text)
 
 
 class ClipGradients:
@@ -64,11 +74,19 @@ class ClipGradients:
         self._label_vectors = torch.from_numpy(np.array(label_vectors, dtype=np.float64))
         self._sharpness = sharpness
 
+    def prepared(self, data: TrainingSet) -> TrainingSet:
+        """Return the set with all that stays the same in a round computed once, in float64."""
+        with torch.no_grad():
+            heard = torch.from_numpy(data.encoder_outputs).double()
+            heard = heard if self._model.hears else self._model.hear(heard)
+            text = normalize(torch.from_numpy(data.text).double(), dim=-1)
+        return replace(data, encoder_outputs=heard.numpy(), text=text.numpy())
+
     def of(self, weights: npt.NDArray[np.float64], batch: ClipBatch) -> npt.NDArray[np.float64]:
-        """Return `(clips, d) float64`, one row a clip, before any clipping."""
+        """Return `(clips, d) float64`, one row a clip, before any clipping; `batch` is cut from a `prepared` set."""
         self._load(weights)
         self._hooked.zero_grad(set_to_none=True)
-        text = self._hooked(torch.from_numpy(batch.encoder_outputs).double(), torch.from_numpy(batch.text).double())
+        text = self._hooked(torch.from_numpy(batch.encoder_outputs), torch.from_numpy(batch.text))
         torch.autograd.backward(clip_losses(text @ self._label_vectors.T * self._sharpness, batch).sum())
         named = self._model.named
         samples = [getattr(named[name], "grad_sample") for name in self._schema.trained]  # noqa: B009  Opacus's own attribute

@@ -63,9 +63,9 @@ class TrainingPlan:
 class TrainingSet:
     """Corrected clips: `clips` maps each segment to a row of `targets`; every clip has a segment."""
 
-    encoder_outputs: Floats
+    encoder_outputs: Floats | Doubles
     """`(segments, inputs)`."""
-    text: Floats
+    text: Floats | Doubles
     """`(segments, outputs)`: the text vectors before any correction."""
     clips: Integers
     """`(segments,)` clip index in [0, clip_count)."""
@@ -120,7 +120,7 @@ def train(
     weights, speed = start.copy(), np.zeros_like(start)
     with _one_thread():
         gradients = ClipGradients(schema, arrays, data.label_vectors, plan.sharpness)
-        batches = ClipBatches(data)
+        batches = ClipBatches(gradients.prepared(data))
         for _ in range(plan.steps):
             drawn = poisson_sample(data.clip_count, paid.sampling_probability, entropy)
             step = private_gradient(gradients, weights, batches, drawn, plan=plan, entropy=entropy)
@@ -171,11 +171,11 @@ def check_training_set(schema: HeadSchema, data: TrainingSet) -> None:
 class ClipBatch:
     """Some clips, their segments padded to the same number; a padded segment weighs nothing."""
 
-    encoder_outputs: Floats
+    encoder_outputs: Floats | Doubles
     """`(clips, segments, inputs)`."""
-    text: Floats
+    text: Floats | Doubles
     """`(clips, segments, outputs)`."""
-    weights: Floats
+    weights: Doubles
     """`(clips, segments)`, each row sums to one."""
     targets: npt.NDArray[np.int8]
     """`(clips, labels)`."""
@@ -201,14 +201,14 @@ class ClipBatches:
     def _batch(self, drawn: Integers) -> ClipBatch:
         parts = [self._segments[clip] for clip in drawn]
         places = np.zeros((len(parts), max(map(len, parts))), dtype=np.int64)
-        weights = np.zeros(places.shape, dtype=np.float32)
+        weights = np.zeros(places.shape)
         for row, part in enumerate(parts):
             places[row, : len(part)] = part
             weights[row, : len(part)] = 1.0 / len(part)
         # Padding repeats some clip's segment; its values must not matter, so they are zeroed as well as unweighted.
         real = (weights > 0.0)[:, :, None]
-        outputs = np.where(real, self._data.encoder_outputs[places], np.float32(0.0))
-        text = np.where(real, self._data.text[places], np.float32(0.0))
+        outputs = np.where(real, self._data.encoder_outputs[places], self._data.encoder_outputs.dtype.type(0))
+        text = np.where(real, self._data.text[places], self._data.text.dtype.type(0))
         return ClipBatch(outputs, text, weights, self._data.targets[drawn])
 
 

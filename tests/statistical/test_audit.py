@@ -1,0 +1,145 @@
+"""D7, D8, D10: two thousand white-box canaries in the head's own training. What leaks is within the claim, and a fault is seen.
+
+Every canary is a clip whose gradient lies along a coordinate of its own, ten times the clipping bound long; a coin decides
+whether it is in the training set. The attacker knows everything and reads the trained head, coordinate by coordinate. Only the
+gradients are put in; drawing, clipping, grid, noise and steps are the product's.
+"""
+
+import math
+import os
+
+import numpy as np
+import pytest
+from tests.support.auditing import auc, gaussian_epsilon, one_run_epsilon
+
+from earmark_client.learn import correction
+from earmark_client.learn.finetune import TrainingPlan, TrainingSet, planned_event, train
+from earmark_shared.head import HeadSchema, first_head
+from earmark_shared.privacy import mechanism
+from earmark_shared.privacy.accountant import RECORD_DELTA, record_epsilon
+
+CANARIES = 2000
+RUNS = 4
+CLAIMS = [2.0, 8.0]
+RISK = 0.05 / (RUNS * 3 * 2)
+"""Bonferroni over runs, claims (with the sampled one) and methods."""
+SCHEMA = HeadSchema(inputs=1, outputs=40, rank=49, trained=("up", "bias"), labels=("label",))
+BOUND = 0.5
+
+
+class CanaryGradients:
+    """Stands in for the gradients of clips: each row along the coordinate that its clip's one encoder output names."""
+
+    def __init__(self, *_):
+        pass
+
+    def prepared(self, data):
+        return data
+
+    def of(self, weights, batch):
+        rows = np.zeros((len(batch.targets), weights.size))
+        places = batch.encoder_outputs[:, 0, 0].astype(int)
+        real = places >= 0
+        rows[np.flatnonzero(real), places[real]] = -10.0 * BOUND
+        return rows
+
+
+@pytest.fixture(autouse=True)
+def canaries(monkeypatch):
+    assert SCHEMA.size == CANARIES
+    monkeypatch.setattr(correction, "ClipGradients", CanaryGradients)
+
+
+def noise_for(epsilon, **sampling):
+    """The least noise multiplier that may claim `epsilon`."""
+    low, high = 0.1, 50.0
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (middle, high) if record_epsilon([planned_event(plan(middle, **sampling), 1400)]) > epsilon else (low, middle)
+    return high
+
+
+def plan(noise, *, expected=1024, steps=1):
+    return TrainingPlan(clipping_bound=BOUND, noise_multiplier=noise, expected_clips=expected, steps=steps, learning_rate=1.0)
+
+
+def attack(noise, seed, **sampling):
+    """Train once; return every canary's score and whether it was there."""
+    present = np.random.default_rng(seed).random(CANARIES) < 0.5
+    # Others beside the canaries, so that the public bucket is 1024 however the coins fall.
+    places = np.concatenate([np.flatnonzero(present), np.full(400, -1)])
+    clips = len(places)
+    data = TrainingSet(
+        encoder_outputs=places[:, None].astype("f4"),
+        text=np.ones((clips, 40), "f4"),
+        clips=np.arange(clips),
+        targets=np.ones((clips, 1), np.int8),
+        label_vectors=np.ones((1, 40), "f4"),
+    )
+    chosen = plan(noise, **sampling)
+    trained = train(SCHEMA, first_head(SCHEMA, b""), data, chosen, paid=planned_event(chosen, clips), entropy=os.urandom)
+    return trained.update.astype(np.float64), present
+
+
+def bounds(noise, seed, *, risk=RISK, **sampling):
+    scores, present = attack(noise, seed, **sampling)
+    return (
+        one_run_epsilon(scores, present, delta=RECORD_DELTA, risk=risk),
+        gaussian_epsilon(scores, present, delta=RECORD_DELTA, risk=risk),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_what_an_audit_finds_is_within_the_claim(claim, seed):
+    one_run, gaussian = bounds(noise_for(claim), seed)
+    assert max(one_run, gaussian) <= claim
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_what_an_audit_finds_with_sampling_is_within_the_claim(seed):
+    sampling = {"expected": 256, "steps": 8}
+    one_run, gaussian = bounds(noise_for(8.0, **sampling), seed, **sampling)
+    assert one_run <= 8.0
+    assert gaussian <= 8.0
+
+
+def weaken(monkeypatch, fault):
+    if fault == "no noise":
+        monkeypatch.setattr(mechanism, "discrete_gaussian", lambda stddev, size, entropy: np.zeros(size, dtype=np.int64))
+    elif fault == "a tenth of the noise":
+        right = mechanism.discrete_gaussian
+        monkeypatch.setattr(mechanism, "discrete_gaussian", lambda stddev, size, entropy: right(stddev / 10, size, entropy))
+    else:
+        monkeypatch.setattr(mechanism, "_clip_to_grid", lambda rows, bound: np.trunc(rows / bound * mechanism.GRID_STEPS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["no noise", "a tenth of the noise", "no clipping"])
+@pytest.mark.parametrize("claim", [1.0, 2.0, 4.0, 8.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_control_a_broken_mechanism_is_caught(monkeypatch, fault, claim, seed):
+    noise = noise_for(claim)
+    weaken(monkeypatch, fault)
+    one_run, gaussian = bounds(noise, seed, risk=0.05)
+    assert gaussian > claim
+    if claim <= 4.0:
+        assert one_run > claim
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [1.0, 2.0, 4.0, 8.0])
+def test_canaries_are_told_apart_no_better_than_theory_allows(claim):
+    noise = noise_for(claim)
+    scores, present = attack(noise, 99)
+    ceiling = 0.5 * math.erfc(-1.0 / noise / 2.0)
+    assert ceiling - 0.04 < auc(scores, present) <= ceiling + 0.026
+
+
+def test_a_short_audit_sees_right_from_wrong(monkeypatch):
+    noise = noise_for(4.0)
+    assert max(bounds(noise, 5)) <= 4.0
+    weaken(monkeypatch, "a tenth of the noise")
+    assert min(bounds(noise, 5, risk=0.05)) > 4.0
