@@ -8,7 +8,8 @@ import numpy as np
 
 from earmark_client.learn.finetune import TrainingSet
 from earmark_client.learn.ledger import Anchored
-from earmark_client.learn.ledger_rows import LEDGER_TABLES, Charge
+from earmark_client.learn.ledger_rows import Charge
+from earmark_client.store.schema import LEDGER
 from earmark_shared.head import HeadSchema, first_head, unit_rows
 from earmark_shared.privacy.accountant import SampledGaussian
 
@@ -34,8 +35,9 @@ class PlainStorage:
         self.connection = sqlite3.connect(path, isolation_level=None, timeout=20)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
-        for statement in LEDGER_TABLES:
-            self.connection.execute(statement)
+        if not self.execute("SELECT name FROM sqlite_master WHERE name = 'privacy_ledger'"):
+            for statement in LEDGER:
+                self.connection.execute(statement)
 
     def execute(self, statement, values=()):
         return self.connection.execute(statement, values).fetchall()

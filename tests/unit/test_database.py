@@ -321,12 +321,12 @@ def test_faults_have_names(path, database, tmp_path):
 def test_migrations_run_in_order_and_whole(path, monkeypatch):
     Database.create(path, KEY).close()
     second = ("CREATE TABLE later (x)",)
-    monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (schema.FIRST, second, ("CREATE TABLE half (x)", "NONSENSE"))))
+    monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (*schema.MIGRATIONS, second, ("CREATE TABLE half (x)", "NONSENSE"))))
     with pytest.raises(StoreError):
         Database.open(path, KEY)
-    monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (schema.FIRST, second)))
+    monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (*schema.MIGRATIONS, second)))
     with Database.open(path, KEY) as opened:
-        assert opened._one("PRAGMA user_version")[0] == 2
+        assert opened._one("PRAGMA user_version")[0] == len(schema.MIGRATIONS) + 1
         names = {name for (name,) in opened._all("SELECT name FROM sqlite_master")}
         assert "later" in names
         assert "half" not in names

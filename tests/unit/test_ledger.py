@@ -10,7 +10,8 @@ from earmark_client.learn import ledger as ledger_module
 from earmark_client.learn.anchor import KeyringAnchor
 from earmark_client.learn.ledger import DAY_S, YEAR_S, Anchored, Budget, Ledger
 from earmark_client.learn.ledger_rows import State
-from earmark_shared.errors import BudgetError, ClockError, LedgerError, LedgerRollbackError, ReplayedPlanError
+from earmark_client.store.database import Database
+from earmark_shared.errors import BudgetError, ClockError, LedgerError, LedgerRollbackError, ReplayedPlanError, StoreError
 from earmark_shared.privacy.accountant import DeviceGaussian, SampledGaussian, device_epsilon, record_epsilon
 
 LARGE = SampledGaussian(noise_multiplier=1.2, sampling_probability=0.125, steps=8)
@@ -305,3 +306,19 @@ def test_states_are_those_the_table_allows(house):
             "INSERT INTO privacy_ledger VALUES (1, 1, x'', x'', 0, 'none', 0.0, 0.0, 0, 0.0, 'other', x'', x'')"
         )
     assert {state.value for state in State} == {"opened", "reserved", "committed", "released"}
+
+
+def test_the_ledger_lives_in_the_encrypted_database(tmp_path, cheap):
+    path, clock, anchor = tmp_path / "library.db", Clock(), MemoryAnchor()
+    with Database.create(path, b"k" * 32) as database:
+        ledger = Ledger(database, KEY, clock=clock, anchor=anchor)
+        ledger.reserve(charge(1))
+        with pytest.raises(StoreError, match="outside a transaction"):
+            database.execute("INSERT INTO meta VALUES ('x', 1)")
+    with Database.open(path, b"k" * 32) as database:
+        ledger = Ledger(database, KEY, clock=clock, anchor=anchor)
+        assert ledger.spent().record == 0.4
+        ledger.commit(charge(1))
+        with pytest.raises(StoreError), database.transaction():
+            database.execute("DELETE FROM privacy_ledger")
+        assert [row.state for row in ledger.rows()] == ["opened", "reserved", "committed"]

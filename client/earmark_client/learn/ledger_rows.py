@@ -1,6 +1,6 @@
 """The ledger's rows: append-only, each naming the hash of the one before, each under a MAC of this library's key.
 
-A row is never changed: what becomes of a reservation is another row. `read_rows` gives back what `append_row` wrote, or refuses.
+The table is `earmark_client.store.schema.LEDGER`. A row is never changed: what becomes of a reservation is another row. `read_rows` gives back what `append_row` wrote, or refuses.
 """
 
 from __future__ import annotations
@@ -17,30 +17,10 @@ from earmark_shared.errors import LedgerError
 from earmark_shared.privacy.accountant import DeviceGaussian, SampledGaussian
 
 FIRST_HASH = bytes(HASH_SIZE)
-LEDGER_TABLES = (
-    """CREATE TABLE IF NOT EXISTS privacy_ledger (
-        seq INTEGER PRIMARY KEY,
-        at_s INTEGER NOT NULL,
-        round_id BLOB NOT NULL,
-        plan_hash BLOB NOT NULL,
-        attempt INTEGER NOT NULL,
-        mechanism TEXT NOT NULL,
-        sigma REAL NOT NULL,
-        q REAL NOT NULL,
-        steps INTEGER NOT NULL,
-        z_eff REAL NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('opened', 'reserved', 'committed', 'released')),
-        prev_hash BLOB NOT NULL,
-        mac BLOB NOT NULL)""",
-    """CREATE TRIGGER IF NOT EXISTS privacy_ledger_no_update BEFORE UPDATE ON privacy_ledger
-        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER IF NOT EXISTS privacy_ledger_no_delete BEFORE DELETE ON privacy_ledger
-        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-)
 
 
 class Storage(Protocol):
-    """What the ledger needs of a database: changes inside a transaction are on the disk for good when it ends, or never were."""
+    """What the ledger needs of a database (the store's `Database` has it): changes inside a transaction are on the disk for good when it ends, or never were."""
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
         """Run one statement and return its rows."""

@@ -139,6 +139,15 @@ class Connection:
         finally:
             self._roll_back()
 
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement of a table that is kept elsewhere (the privacy ledger) and return its rows.
+
+        A change outside a transaction is refused, as any.
+        """
+        if statement.startswith("SELECT "):
+            return self._all(statement, values)
+        return self._fetch(self._write(statement, values))
+
     @property
     def epoch(self) -> int:
         """How many transactions this database has committed."""

@@ -78,7 +78,28 @@ FIRST = (
     "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (FIRST,)
+LEDGER = (
+    """CREATE TABLE privacy_ledger (
+        seq INTEGER PRIMARY KEY,
+        at_s INTEGER NOT NULL,
+        round_id BLOB NOT NULL,
+        plan_hash BLOB NOT NULL,
+        attempt INTEGER NOT NULL,
+        mechanism TEXT NOT NULL,
+        sigma REAL NOT NULL,
+        q REAL NOT NULL,
+        steps INTEGER NOT NULL,
+        z_eff REAL NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('opened', 'reserved', 'committed', 'released')),
+        prev_hash BLOB NOT NULL,
+        mac BLOB NOT NULL)""",
+    """CREATE TRIGGER privacy_ledger_no_update BEFORE UPDATE ON privacy_ledger
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER privacy_ledger_no_delete BEFORE DELETE ON privacy_ledger
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER)
 
 
 def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
