@@ -1,0 +1,192 @@
+"""The `earmark-server` program: make a federation's server, invite devices, serve enrolment, list and shut out devices."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from earmark_server.authority import create_authority, open_authority, renew, tuf_root_hash
+from earmark_server.enrolment import Enroller
+from earmark_server.limits import CALLS_A_MINUTE, LAB_CALLS_A_MINUTE, Limits
+from earmark_server.registry import Device, Registry
+from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
+from earmark_server.settings import PORT, Places, ServerSettings
+from earmark_shared.crypto.nodes import public_openssh
+from earmark_shared.errors import EarmarkError, SettingsError
+from earmark_shared.files import harden_process
+
+GRACE_S = 5.0
+LAB_BANNER = "LAB: five devices make a cohort here; for demonstrations only, and it can't be undone"
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group(context_settings=CONTEXT, epilog="\b\nExample:\n  earmark-server init /srv/earmark --host earmark.example.org")
+@click.version_option(package_name="earmark", prog_name="earmark-server")
+def cli() -> None:
+    """Coordinate a federation of devices. No sound, label or vector ever reaches this program."""
+    harden_process()
+
+
+@cli.command("init", epilog="\b\nExample:\n  earmark-server init /srv/earmark --host earmark.example.org")
+@folder_argument
+@click.option("--host", default="localhost", show_default=True, help="Name or address that devices reach the server by.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Where devices join.")
+@click.option("--member-port", type=click.IntRange(0, 65535), help="Where enrolled devices go. [--port + 1]")
+@click.option("--lab", "is_lab", is_flag=True, help="For demonstrations: takes homes joined with --lab, five make a cohort.")
+def init(folder: Path, *, host: str, port: int, member_port: int | None, is_lab: bool) -> None:
+    """Make a server's keys and certificates in DIR."""
+    member = (port + 1 if port else 0) if member_port is None else member_port
+    settings = ServerSettings(host=host, port=port, member_port=member, is_lab=is_lab)
+    authority = create_authority(folder.absolute(), settings, now_s=int(time.time()), entropy=os.urandom)
+    Registry(authority.places.registry).close()
+    click.echo(f"made {folder}; fingerprint {authority.root(bytes(32)).fingerprint().hex()}", err=True)
+    _banner(is_lab=is_lab)
+
+
+@cli.command("invite", epilog="\b\nExample:\n  earmark-server invite /srv/earmark")
+@folder_argument
+@click.option("--port", type=click.IntRange(1, 65535), help="Where devices join, if not where the settings say.")
+@json_option
+def invite(folder: Path, *, port: int | None, as_json: bool) -> None:
+    """Make an invitation for one device, good for a day. Hand it over by a way that you trust."""
+    enroller = _enroller(folder)
+    settings, root = enroller.authority.settings, enroller.authority.root(bytes(32))
+    if not (port or settings.port):
+        raise SettingsError("the server's port is chosen when it starts", hint="say which it got: --port")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    invitation = {
+        "address": f"earmark://{host}:{port or settings.port}/{root.fingerprint().hex()}",
+        "token": enroller.invite().hex(),
+        "fingerprint": root.fingerprint().hex(),
+        "tuf_root_sha256": tuf_root_hash(enroller.authority.places).hex(),
+        "lab": settings.is_lab,
+    }
+    if as_json:
+        click.echo(json.dumps(invitation))
+        return
+    click.echo(f"earmark join {invitation['address']} --token {invitation['token']}{' --lab' if settings.is_lab else ''}")
+    click.echo(f"release root  {invitation['tuf_root_sha256'] or 'none yet'}", err=True)
+    click.echo("for one device, within 24 hours", err=True)
+    _banner(is_lab=settings.is_lab)
+
+
+@cli.command("serve", epilog="\b\nExample:\n  earmark-server serve /srv/earmark --bind 0.0.0.0")
+@folder_argument
+@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Where devices join; 0 takes a free one. [the settings]")
+@click.option("--member-port", type=click.IntRange(0, 65535), help="Where enrolled devices go. [the settings]")
+@click.option("--behind-nginx", "socket", type=click.Path(path_type=Path), help="Listen on this Unix socket, for nginx only.")
+def serve(folder: Path, *, bind: str, port: int | None, member_port: int | None, socket: Path | None) -> None:
+    """Let invited devices in, until it is stopped (Ctrl-C or SIGTERM)."""
+    enroller = _enroller(folder)
+    settings = enroller.authority.settings
+    limits = Limits(time.monotonic, calls_a_minute=LAB_CALLS_A_MINUTE if settings.is_lab else CALLS_A_MINUTE)
+    service = EnrolmentService(enroller, limits, proxied_caller if socket else direct_caller, clock=time.time)
+    if socket is not None:
+        server, where = start_behind_nginx(service, socket.absolute()), {"socket": str(socket)}
+    else:
+        wanted = Ports(
+            bind, settings.port if port is None else port, settings.member_port if member_port is None else member_port
+        )
+        server, got = start_direct(service, enroller, wanted)
+        where = {"host": got.host, "port": str(got.join), "member_port": str(got.member)}
+    _banner(is_lab=settings.is_lab)
+    click.echo("serving " + " ".join(f"{name}={value}" for name, value in where.items()))
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    stop.wait()
+    server.stop(GRACE_S).wait()
+
+
+@cli.command("devices", epilog="\b\nExample:\n  earmark-server devices /srv/earmark --json")
+@folder_argument
+@json_option
+def devices(folder: Path, *, as_json: bool) -> None:
+    """List the devices that are, or were, enrolled."""
+    with Registry(_places(folder).registry) as registry:
+        for device in registry.devices():
+            record = _record(device)
+            click.echo(json.dumps(record) if as_json else "\t".join(str(record[name]) for name in ("alias", "state", "joined")))
+
+
+@cli.command("revoke", epilog="\b\nExample:\n  earmark-server revoke /srv/earmark 3f9a6c0d51e24b7788c0a1b2c3d4e5f6")
+@folder_argument
+@click.argument("alias")
+def revoke(folder: Path, alias: str) -> None:
+    """Shut a device out for good. It can come back only with a new invitation."""
+    try:
+        name = bytes.fromhex(alias)
+    except ValueError as error:
+        raise click.UsageError("ALIAS is 32 hexadecimal digits, as `devices` lists them") from error
+    _enroller(folder).revoke(name)
+    click.echo(f"revoked {alias}", err=True)
+
+
+@cli.command("renew", epilog="\b\nExample:\n  earmark-server renew /srv/earmark")
+@folder_argument
+def renew_keys(folder: Path) -> None:
+    """Make a new round-plan key (good for 30 days) and server certificate; restart `serve` afterwards."""
+    renew(open_authority(folder.absolute()), now_s=int(time.time()), entropy=os.urandom)
+    click.echo("renewed", err=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `earmark-server` and return its exit code; errors are told on stderr."""
+    try:
+        cli.main(arguments, prog_name="earmark-server", standalone_mode=False)
+    except EarmarkError as error:
+        click.echo(f"earmark-server: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        click.echo(f"earmark-server: {error.format_message()}", err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return 0
+
+
+def _enroller(folder: Path) -> Enroller:
+    authority = open_authority(folder.absolute())
+    return Enroller(authority, Registry(authority.places.registry), clock=time.time, entropy=os.urandom)
+
+
+def _places(folder: Path) -> Places:
+    places = Places(folder.absolute())
+    if not places.registry.exists():
+        raise SettingsError(f"{folder} is no server's folder", hint="make one: earmark-server init DIR")
+    return places
+
+
+def _record(device: Device) -> dict[str, object]:
+    return {
+        "alias": device.alias.hex(),
+        "state": "enrolled" if device.revoked_s is None else "revoked",
+        "joined": dt.datetime.fromtimestamp(device.joined_s, dt.UTC).isoformat(),
+        "lab": device.is_lab,
+        "node_key": public_openssh(device.node_key).decode(),
+        "is_node": device.is_node,
+    }
+
+
+def _banner(*, is_lab: bool) -> None:
+    if is_lab:
+        click.echo(LAB_BANNER, err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

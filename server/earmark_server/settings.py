@@ -1,0 +1,105 @@
+"""What a server was told when it was made: `DIR/server.toml`, and where its files lie.
+
+authority/enrolment.key     signs enrolment certificates and log heads; may move to another machine than the aggregator's
+authority/plan_key.signed   the aggregator's round-plan key under the authority's signature
+aggregator/plan.key         signs rounds
+tls/ca.key ca.pem           issues the server's and the devices' TLS certificates
+tls/server.key server.pem
+releases/root.json          the release repository's first root, once there is one (its hash goes into invitations)
+registry.db                 invitations, devices, the enrolment log
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from earmark_shared.errors import SettingsError
+from earmark_shared.files import read_private, write_private
+
+SETTINGS_NAME = "server.toml"
+PORT = 7443
+_KINDS: dict[str, type] = {"host": str, "port": int, "member_port": int, "is_lab": bool}
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """One federation's server."""
+
+    host: str = "localhost"
+    """The name that devices reach it by."""
+    port: int = PORT
+    """Where devices join."""
+    member_port: int = PORT + 1
+    """Where enrolled devices go; asks for their certificate. Behind nginx the same as `port`."""
+    is_lab: bool = False
+    """Takes in homes joined with `--lab` only, and five of them make a cohort."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of the server in `folder` lie."""
+
+    folder: Path
+
+    @property
+    def enrolment_key(self) -> Path:
+        """The enrolment authority's private key, 32 raw bytes."""
+        return self.folder / "authority" / "enrolment.key"
+
+    @property
+    def signed_plan_key(self) -> Path:
+        """The round-plan key as the authority signed it."""
+        return self.folder / "authority" / "plan_key.signed"
+
+    @property
+    def plan_key(self) -> Path:
+        """The aggregator's private key, 32 raw bytes."""
+        return self.folder / "aggregator" / "plan.key"
+
+    @property
+    def tls(self) -> Path:
+        """The folder of TLS keys and certificates."""
+        return self.folder / "tls"
+
+    @property
+    def tuf_root(self) -> Path:
+        """The release repository's first root; whoever makes the repository puts it here."""
+        return self.folder / "releases" / "root.json"
+
+    @property
+    def registry(self) -> Path:
+        """The database of invitations, devices and the log."""
+        return self.folder / "registry.db"
+
+
+def write_settings(folder: Path, settings: ServerSettings) -> None:
+    """Write `server.toml`; StoreError if there is one."""
+    lines = [f"{name} = {_toml(value)}" for name, value in asdict(settings).items()]
+    write_private(folder / SETTINGS_NAME, ("\n".join(lines) + "\n").encode())
+
+
+def read_settings(folder: Path) -> ServerSettings:
+    """Read `server.toml`.
+
+    Raises:
+        SettingsError: there is none, or it says something that isn't known.
+    """
+    path = folder / SETTINGS_NAME
+    if not path.exists():
+        raise SettingsError(f"{folder} is no server's folder", hint="make one: earmark-server init DIR")
+    try:
+        table = tomllib.loads(read_private(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    for name, value in table.items():
+        if type(value) is not _KINDS.get(name):
+            raise SettingsError(f"{path}: `{name}` can't be {value!r}", hint="known are: " + ", ".join(_KINDS))
+    return ServerSettings(**table)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
