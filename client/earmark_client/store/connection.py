@@ -163,6 +163,18 @@ class Connection:
         """Store a value under `key`."""
         self._write("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
 
+    def federation_value(self, name: str) -> bytes | None:
+        """The blob that the federation keeps under `name`."""
+        row = self._first("SELECT value FROM federation WHERE name = ?", (name,))
+        return None if row is None else bytes(row[0])
+
+    def set_federation_value(self, name: str, value: bytes | None) -> None:
+        """Keep a blob under `name`; None forgets it."""
+        if value is None:
+            self._write("DELETE FROM federation WHERE name = ?", (name,))
+        else:
+            self._write("INSERT OR REPLACE INTO federation VALUES (?, ?)", (name, value))
+
     def verify(self) -> None:
         """Read every page and check it: HMACs, structure, references; TamperedError names nothing but the fact."""
         checks = ("PRAGMA cipher_integrity_check", "PRAGMA integrity_check", "PRAGMA foreign_key_check")

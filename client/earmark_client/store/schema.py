@@ -99,7 +99,12 @@ LEDGER = (
         BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER)
+FEDERATION = (
+    # Keys, certificates and what is known of the federation: a blob each, read and written whole by federation/.
+    "CREATE TABLE federation (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION)
 
 
 def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:

@@ -1,0 +1,247 @@
+"""Joining a federation, following its enrolment log, and leaving it.
+
+    membership = join(database, read_invitation("earmark://HOST:PORT/FINGERPRINT"), token, Joining(is_lab=False, ...))
+    enrolment = follow(database)      # who is in and who is out, for SA1's checks
+    leave(database)
+
+The invitation's fingerprint is the only thing trusted at the start. Whatever server answers must show the root that it names;
+everything after that is checked against this root: TLS, the certificate, the log's head, the proof that the log holds us.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from earmark_client.federation.identity import (
+    DeviceKeys,
+    Membership,
+    forget_membership,
+    is_lab,
+    load_membership,
+    load_pending,
+    record_lab,
+    store_membership,
+    store_pending,
+)
+from earmark_shared.crypto.certificates import ALIAS_SIZE, Enrolment, read
+from earmark_shared.crypto.enrol_log import Change, Entry, cert_hash, check_revoked, read_head
+from earmark_shared.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
+from earmark_shared.crypto.secrets import Entropy
+from earmark_shared.enrolment import (
+    LEAVE_LABEL,
+    PROTO,
+    RENEW_LABEL,
+    TOKEN_SIZE,
+    Admission,
+    Ask,
+    Gone,
+    Hello,
+    Join,
+    Leave,
+    News,
+    Renewal,
+    Renewed,
+    Root,
+    check_root,
+    read_plan_key,
+    sign_join,
+    unpack,
+)
+from earmark_shared.errors import AdmissionError, CertificateError, LogError, PolicyError, SettingsError
+from earmark_shared.wire.channel import Address, call, fetch_certificate, open_channel
+
+if TYPE_CHECKING:
+    import grpc
+
+    from earmark_client.store.database import Database
+
+RENEW_BEFORE_S = 30 * 86_400
+_ADDRESS = re.compile(r"earmark://(\[[0-9a-f:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})/([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Where to go, and the fingerprint of whom to find there."""
+
+    address: Address
+    fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class World:
+    """What enrolment needs from outside."""
+
+    clock: Callable[[], float]
+    """Unix seconds."""
+    entropy: Entropy
+
+
+def read_invitation(url: str) -> Invitation:
+    """Read `earmark://HOST:PORT/FINGERPRINT`.
+
+    Raises:
+        SettingsError: it is no such address.
+    """
+    found = _ADDRESS.fullmatch(url)
+    if found is None or not 0 < int(found[2]) < 2**16:
+        raise SettingsError("this is no invitation's address", hint="copy all of it: earmark://HOST:PORT/ and 64 digits")
+    return Invitation(Address(found[1].strip("[]"), int(found[2])), bytes.fromhex(found[3]))
+
+
+def read_token(text: str) -> bytes:
+    """Read a token, 32 hexadecimal digits; SettingsError if it isn't one."""
+    if re.fullmatch(f"[0-9a-f]{{{2 * TOKEN_SIZE}}}", text) is None:
+        raise SettingsError("this is no invitation's token", hint=f"copy all {2 * TOKEN_SIZE} digits")
+    return bytes.fromhex(text)
+
+
+def join(database: Database, invitation: Invitation, token: bytes, world: World, *, as_lab: bool) -> Membership:
+    """Enrol this device; run again after an interruption, with the same invitation, it goes on.
+
+    Raises:
+        AdmissionError: joined already, another server than the invited one, or the token is not good.
+        PolicyError: this library is a lab home and the federation is none, or the other way round.
+        NetworkError: the server can't be reached. TrustError, LogError: what it answered is not right.
+    """
+    if load_membership(database) is not None:
+        raise AdmissionError("This library is in a federation already.", hint="earmark leave, then join again.")
+    if is_lab(database) and not as_lab:
+        raise PolicyError("This library is a lab home, for good.", hint="Join with --lab, or make a new library.")
+    root = _greet(invitation, fetch_certificate(invitation.address))
+    if root.is_lab != as_lab:
+        raise PolicyError("Only one of the two, the federation or this join, is a lab.", hint="Ask for the right invitation.")
+    keys = load_pending(database) or DeviceKeys.create(world.entropy)
+    with database.transaction():
+        store_pending(database, keys)
+        if as_lab:
+            record_lab(database)
+    unsigned = Join(root.challenge, token, keys.identity.public, keys.node.public, as_lab, bytes(64), bytes(8))
+    request = sign_join(unsigned, invitation.fingerprint, keys.identity, keys.node)
+    with open_channel(invitation.address, _pem(root.tls_ca)) as channel:
+        admission = call(channel, "Door", "Admit", request, Admission)
+    membership = Membership(
+        invitation.address, root, keys, admission.cert, admission.tls_cert, admission.head, b"", is_lab=as_lab
+    )
+    _check_admission(membership, admission, now_s=int(world.clock()))
+    with database.transaction():
+        store_membership(database, membership)
+    return membership
+
+
+def follow(database: Database, world: World) -> Enrolment:
+    """Learn who joined and who was shut out since last time; renew the TLS certificate when it runs out soon.
+
+    Raises:
+        AdmissionError: not joined, or revoked. LogError: the log is not the one this device knew. NetworkError: no server.
+    """
+    membership, now_s = joined(database), int(world.clock())
+    known = read_head(membership.head, membership.root.authority)
+    with member_channel(membership) as channel:
+        news = call(channel, "Members", "Follow", Ask(known.size), News)
+        renewed = _renew(channel, membership, now_s=now_s)
+    head = read_head(news.head, membership.root.authority)
+    verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
+    check_revoked(head, news.revoked)
+    if head.least_epoch < known.least_epoch or not set(_aliases(membership.revoked)) <= set(_aliases(news.revoked)):
+        raise LogError("the enrolment log takes back a revocation")
+    read_plan_key(news.plan_key, membership.root.authority, now_s=now_s)
+    root = replace(membership.root, plan_key=news.plan_key)
+    with database.transaction():
+        store_membership(database, replace(membership, root=root, head=news.head, revoked=news.revoked, tls_certificate=renewed))
+    return Enrolment(root.authority, frozenset(_aliases(news.revoked)), head.least_epoch)
+
+
+def leave(database: Database) -> None:
+    """Have this device revoked, check that the log says so, and delete its keys. A device that is out already only deletes them.
+
+    Raises:
+        AdmissionError: not joined. NetworkError: no server; nothing was deleted. LogError: the server does not prove it.
+    """
+    membership = joined(database)
+    request = Leave(membership.alias, membership.keys.identity.sign(LEAVE_LABEL, membership.alias))
+    try:
+        with member_channel(membership) as channel:
+            gone = call(channel, "Members", "Quit", request, Gone)
+    except AdmissionError:
+        forget(database)
+        return
+    head = read_head(gone.head, membership.root.authority)
+    entry = Entry(Change.REVOKED, membership.alias, cert_hash(membership.certificate), gone.left_s, membership.is_lab)
+    verify_inclusion(leaf_hash(entry.encode()), gone.index, head.size, unpack(gone.path), head.root)
+    forget(database)
+
+
+def forget(database: Database) -> None:
+    """Delete this device's keys without telling the server; its certificates then end by themselves."""
+    with database.transaction():
+        forget_membership(database)
+
+
+def joined(database: Database) -> Membership:
+    """Return the membership; AdmissionError if there is none."""
+    membership = load_membership(database)
+    if membership is None:
+        raise AdmissionError("This library is in no federation.", hint="Join one: earmark join ADDRESS --token TOKEN")
+    return membership
+
+
+def member_channel(membership: Membership) -> grpc.Channel:
+    """Open a channel to the members' methods of the server, with this device's certificate; use it in a `with` block."""
+    return open_channel(membership.member_address, membership.ca_pem, membership.credentials)
+
+
+def _greet(invitation: Invitation, shown_pem: bytes) -> Root:
+    """Ask the server for its root. Until the fingerprint is checked, TLS trusts just the certificate that it showed."""
+    with open_channel(invitation.address, shown_pem) as channel:
+        root = call(channel, "Door", "Greet", Hello(PROTO), Root)
+    check_root(root, invitation.fingerprint)
+    return root
+
+
+def _check_admission(membership: Membership, admission: Admission, *, now_s: int) -> None:
+    root, keys = membership.root, membership.keys
+    certificate = read(admission.cert, Enrolment(root.authority), now_s=now_s)
+    if certificate.identity != keys.identity.public:
+        raise CertificateError("the enrolment certificate is for another key")
+    _check_tls(admission.tls_cert, membership)
+    read_plan_key(root.plan_key, root.authority, now_s=now_s)
+    head = read_head(admission.head, root.authority)
+    entry = Entry(Change.JOINED, certificate.alias, cert_hash(admission.cert), admission.joined_s, membership.is_lab)
+    verify_inclusion(leaf_hash(entry.encode()), admission.index, head.size, unpack(admission.path), head.root)
+
+
+def _check_tls(encoded: bytes, membership: Membership) -> None:
+    try:
+        certificate = x509.load_der_x509_certificate(encoded)
+        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(membership.root.tls_ca))
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise CertificateError("the TLS certificate is not the federation's") from error
+    public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if public != membership.keys.node.public:
+        raise CertificateError("the TLS certificate is for another key")
+
+
+def _renew(channel: grpc.Channel, membership: Membership, *, now_s: int) -> bytes:
+    ends_s = x509.load_der_x509_certificate(membership.tls_certificate).not_valid_after_utc.timestamp()
+    if now_s < ends_s - RENEW_BEFORE_S:
+        return membership.tls_certificate
+    request = Renewal(membership.alias, membership.keys.identity.sign(RENEW_LABEL, membership.alias))
+    renewed = call(channel, "Members", "Renew", request, Renewed)
+    _check_tls(renewed.tls_cert, membership)
+    return renewed.tls_cert
+
+
+def _aliases(revoked: bytes) -> list[bytes]:
+    return unpack(revoked, ALIAS_SIZE)
+
+
+def _pem(der: bytes) -> bytes:
+    return ssl.DER_cert_to_PEM_cert(der).encode()

@@ -1,0 +1,178 @@
+"""A device's own keys and what it knows of its federation: kept in the encrypted database, nowhere in clear.
+
+    keys = DeviceKeys.create(os.urandom)
+    membership = load_membership(database)        # None in a library that joined nothing
+
+Flower's node wants its key in a file: `node_key_file` makes one (0600, in a folder of its own) for as long as a node runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_shared.crypto.certificates import peek
+from earmark_shared.crypto.identities import Identity
+from earmark_shared.crypto.nodes import NodeKey
+from earmark_shared.enrolment import Root
+from earmark_shared.errors import TamperedError
+from earmark_shared.files import make_private_folder, wipe, write_private
+from earmark_shared.wire.channel import Address, Credentials
+from earmark_shared.wire.codec import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from earmark_client.store.database import Database
+    from earmark_shared.crypto.secrets import Entropy
+
+LAB_BANNER = (
+    "LAB HOME: joined with --lab. Rounds of five devices are accepted here, so what you correct is hidden among fewer people. "
+    "For demonstrations only; it can't be undone."
+)
+PENDING = ("pending.identity", "pending.node_key")
+NAMES = ("address", "root", "identity", "node_key", "certificate", "tls_certificate", "head", "revoked")
+"""What a membership consists of, one blob each; `lab` is kept apart since it outlives every membership."""
+
+
+@dataclass(frozen=True)
+class DeviceKeys:
+    """The keys that a device proves to have when it joins."""
+
+    identity: Identity
+    """Ed25519: signs the device's messages in rounds."""
+    node: NodeKey
+    """ECDSA: the TLS client certificate's key, and the Flower node's."""
+
+    @classmethod
+    def create(cls, entropy: Entropy) -> DeviceKeys:
+        """Make new keys."""
+        return cls(Identity.create(entropy), NodeKey.create())
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A device's place in a federation."""
+
+    address: Address
+    """Where it joined."""
+    root: Root
+    """Whom it trusts; the challenge in it is spent."""
+    keys: DeviceKeys
+    certificate: bytes
+    """The enrolment certificate, 129 bytes; SA1 sends it."""
+    tls_certificate: bytes
+    """X.509, DER."""
+    head: bytes
+    """The newest log head seen, signed."""
+    revoked: bytes
+    """Aliases that are shut out, sorted, one after the other."""
+    is_lab: bool
+
+    @property
+    def alias(self) -> bytes:
+        """This device's pseudonym, 16 bytes."""
+        return peek(self.certificate).alias
+
+    @property
+    def member_address(self) -> Address:
+        """Where enrolled devices go."""
+        return Address(self.address.host, self.root.member_port)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The authority of the server's TLS certificate."""
+        return ssl.DER_cert_to_PEM_cert(self.root.tls_ca).encode()
+
+    @property
+    def credentials(self) -> Credentials:
+        """This device's TLS key and certificate."""
+        return Credentials(self.keys.node.private_pem(), ssl.DER_cert_to_PEM_cert(self.tls_certificate).encode())
+
+
+def is_lab(database: Database) -> bool:
+    """Whether this library ever joined, or tried to join, as a lab."""
+    return database.federation_value("lab") is not None
+
+
+def record_lab(database: Database) -> None:
+    """Make the library a lab home, for good; inside a transaction."""
+    database.set_federation_value("lab", b"\x01")
+
+
+def load_pending(database: Database) -> DeviceKeys | None:
+    """Return the keys of a join that was begun and not finished."""
+    identity, node = (database.federation_value(name) for name in PENDING)
+    return DeviceKeys(Identity(identity), NodeKey(node)) if identity and node else None
+
+
+def store_pending(database: Database, keys: DeviceKeys) -> None:
+    """Keep the keys of a join that begins; inside a transaction."""
+    for name, value in zip(PENDING, (keys.identity.private_bytes(), keys.node.private_bytes()), strict=True):
+        database.set_federation_value(name, bytes(value))
+
+
+def load_membership(database: Database) -> Membership | None:
+    """Return the library's membership, or None.
+
+    Raises:
+        TamperedError: some of it is missing.
+    """
+    found = {name: database.federation_value(name) for name in NAMES}
+    if found["certificate"] is None:
+        return None
+    values = {name: value for name, value in found.items() if value is not None}
+    if len(values) != len(NAMES):
+        raise TamperedError("What this library knows of its federation is incomplete.", hint="earmark leave --offline")
+    host, _, port = values["address"].decode().rpartition(" ")
+    return Membership(
+        address=Address(host, int(port)),
+        root=decode(Root, values["root"]),
+        keys=DeviceKeys(Identity(values["identity"]), NodeKey(values["node_key"])),
+        certificate=values["certificate"],
+        tls_certificate=values["tls_certificate"],
+        head=values["head"],
+        revoked=values["revoked"],
+        is_lab=is_lab(database),
+    )
+
+
+def store_membership(database: Database, membership: Membership) -> None:
+    """Keep a membership, all of it; inside a transaction."""
+    values = (
+        f"{membership.address.host} {membership.address.port}".encode(),
+        encode(membership.root),
+        bytes(membership.keys.identity.private_bytes()),
+        bytes(membership.keys.node.private_bytes()),
+        membership.certificate,
+        membership.tls_certificate,
+        membership.head,
+        membership.revoked,
+    )
+    for name, value in zip(NAMES, values, strict=True):
+        database.set_federation_value(name, value)
+    for name in PENDING:
+        database.set_federation_value(name, None)
+
+
+def forget_membership(database: Database) -> None:
+    """Delete every key and certificate; that it was a lab stays. Inside a transaction."""
+    for name in (*NAMES, *PENDING):
+        database.set_federation_value(name, None)
+
+
+@contextlib.contextmanager
+def node_key_file(keys: DeviceKeys, *, folder: Path | None = None) -> Iterator[Path]:
+    """Give `flower-supernode` its private key as a file below `folder` (default: the system's temporary one) until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="earmark-node-", dir=folder) as runtime:
+        make_private_folder(Path(runtime))
+        path = Path(runtime) / "node_key"
+        write_private(path, keys.node.private_openssh())
+        try:
+            yield path
+        finally:
+            wipe(path)
