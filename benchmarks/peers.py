@@ -1,0 +1,158 @@
+"""What Earmark's way from file to vector is compared with. Only benchmarks import this: torch, librosa, transformers.
+
+* `LibrosaTorch`: the very same encoder in torch, float32, fed by `librosa.load` and `librosa.feature.melspectrogram`.
+* `Clap`: transformers' CLAP audio tower (HTSAT, the sizes of `ClapAudioConfig()`) with random weights, fed by `librosa.load` at
+  48 kHz and its own feature extractor, in 10 s windows.
+
+Both take one file after another with torch's default number of threads, as their users' scripts do.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import librosa
+import numpy as np
+import onnx
+import torch
+from common import say
+from onnx import helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from earmark_client.audio.features import MelSpec
+
+    Op = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+
+CLAP_RATE_HZ = 48_000
+CLAP_WINDOW_S = 10.0
+LARGEST_BATCH = 64
+
+
+class TorchEncoder:
+    """An ONNX graph of convolutions, rectifiers and a mean, as torch calls on dequantized float32 weights."""
+
+    def __init__(self, path: Path) -> None:
+        """Walk the graph of `path` once."""
+        graph = onnx.load(str(path)).graph
+        weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._input, self._output = graph.input[0].name, graph.output[0].name
+        self._steps = [step for node in graph.node if (step := _step(node, weights)) is not None]
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """(n, frames, bands) -> (n, dim)."""
+        values = {self._input: patches}
+        for source, target, op in self._steps:
+            values = {target: op(values[source])}  # a chain: each value is used once
+        return values[self._output]
+
+
+def _step(node: onnx.NodeProto, weights: dict[str, np.ndarray]) -> tuple[str, str, Callable[[torch.Tensor], torch.Tensor]] | None:
+    """(input, output, function) of one node; None for a weight, which joins the others as float32."""
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    source, target = node.input[0], node.output[0]
+    if node.op_type == "DequantizeLinear":
+        weights[target] = _dequantized(weights[source], weights[node.input[1]], given.get("axis", 1))
+        return None
+    if node.op_type == "Conv":
+        return source, target, _convolution(given, weights[node.input[1]], weights[node.input[2]])
+    if node.op_type == "Relu":
+        return source, target, torch.relu
+    if node.op_type == "Unsqueeze":
+        axis = int(weights[node.input[1]].item())
+        return source, target, lambda values: values.unsqueeze(axis)
+    if node.op_type == "GlobalAveragePool":
+        return source, target, lambda values: values.mean(dim=(2, 3), keepdim=True)
+    if node.op_type == "Flatten":
+        return source, target, lambda values: values.flatten(1)
+    raise SystemExit(f"benchmarks/peers.py does not know the operator {node.op_type}")
+
+
+def _dequantized(codes: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
+    shape = [1] * codes.ndim
+    if scale.ndim:
+        shape[axis] = -1
+    return codes.astype(np.float32) * scale.reshape(shape)
+
+
+def _convolution(given: dict[str, list[int]], kernel: np.ndarray, bias: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A convolution; torch pads both sides alike, so what is not goes before it."""
+    weight, offset = torch.from_numpy(kernel.copy()), torch.from_numpy(bias.copy())
+    top, left, bottom, right = given["pads"]
+    is_even = (top, left) == (bottom, right)
+    padding = (top, left) if is_even else (0, 0)
+
+    def run(values: torch.Tensor) -> torch.Tensor:
+        padded = values if is_even else torch.nn.functional.pad(values, (left, right, top, bottom))
+        return torch.conv2d(padded, weight, offset, stride=given["strides"], padding=padding, groups=int(given["group"]))
+
+    return run
+
+
+class LibrosaTorch:
+    """File -> vectors, as a script with librosa and torch does it."""
+
+    def __init__(self, encoder: Path, spec: MelSpec, hop_samples: int) -> None:
+        self.encoder = TorchEncoder(encoder)
+        self._spec = spec
+        self._patch_hop = hop_samples // spec.hop
+
+    def patches(self, path: Path) -> np.ndarray:
+        """Log-mel patches (n, frames, bands) of a file; a short one is padded to one patch."""
+        spec = self._spec
+        waveform, _ = librosa.load(path, sr=spec.sample_rate_hz)
+        waveform = np.pad(waveform, (0, max(0, spec.segment_samples - len(waveform))))
+        margin = (spec.n_fft - spec.win) // 2  # librosa puts the window in the middle of n_fft samples
+        mel = librosa.feature.melspectrogram(
+            y=np.pad(waveform, margin), sr=spec.sample_rate_hz, n_fft=spec.n_fft, win_length=spec.win, hop_length=spec.hop,
+            center=False, power=spec.power, n_mels=spec.bands, fmin=spec.fmin, fmax=spec.fmax, htk=spec.htk, norm=None,
+        )  # fmt: skip
+        log_mel = np.log(mel + spec.log_offset).T.astype(np.float32)
+        starts = range(0, len(log_mel) - spec.frames + 1, self._patch_hop)
+        return np.stack([log_mel[start : start + spec.frames] for start in starts])
+
+    def describe(self, path: Path) -> np.ndarray:
+        """Vectors (n, dim) of a file."""
+        with torch.inference_mode():
+            parts = torch.from_numpy(self.patches(path)).split(LARGEST_BATCH)
+            return torch.cat([self.encoder(part) for part in parts]).numpy()
+
+
+class Clap:
+    """Sound -> vectors by CLAP's audio tower."""
+
+    def __init__(self) -> None:
+        from transformers import ClapAudioConfig, ClapAudioModel, ClapFeatureExtractor
+
+        torch.manual_seed(0)
+        self._model = ClapAudioModel(ClapAudioConfig()).eval()
+        self._features = ClapFeatureExtractor(truncation="rand_trunc")
+
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(weight.numel() for weight in self._model.parameters())
+
+    def describe(self, window: np.ndarray) -> np.ndarray:
+        """One window (480,000,) at 48 kHz -> (768,)."""
+        inputs = self._features(window, sampling_rate=CLAP_RATE_HZ, return_tensors="pt")
+        with torch.inference_mode():
+            return self._model(input_features=inputs["input_features"]).pooler_output[0].numpy()
+
+    def seconds_per_second(self, files: Iterable[Path], most_s: float) -> float:
+        """Sound per wall time, files one after another until `most_s` have gone; windows are always full, whatever the files' length."""
+        size = round(CLAP_RATE_HZ * CLAP_WINDOW_S)
+        rest = np.zeros(0, np.float32)
+        done_s, started_s = 0.0, time.perf_counter()
+        for path in files:
+            rest = np.concatenate([rest, librosa.load(path, sr=CLAP_RATE_HZ)[0]])
+            while len(rest) >= size:
+                self.describe(rest[:size])
+                rest, done_s = rest[size:], done_s + CLAP_WINDOW_S
+            if time.perf_counter() - started_s > most_s:
+                break
+        rate = done_s / (time.perf_counter() - started_s)
+        say(f"CLAP, {self.parameters() / 1e6:.1f} million parameters: {done_s:.0f} s of sound at {rate:.1f} s/s")
+        return rate
