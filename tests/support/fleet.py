@@ -12,6 +12,7 @@ from earmark_shared import round as round_module
 from earmark_shared.crypto import identities
 from earmark_shared.crypto.certificates import Certificate, Enrolment, issue
 from earmark_shared.crypto.identities import Identity
+from earmark_shared.crypto.keystream import keystream
 from earmark_shared.round import Floors, Phase, RoundPlan
 from earmark_shared.secagg import checks
 from earmark_shared.secagg.attempt import NoisyUpdate
@@ -85,7 +86,7 @@ class Fleet:
         return Membership(identity, certificate, floors=self.floors, **(values | changes))
 
     def steps(self, place):
-        words = np.frombuffer(Stream(f"steps{self.seed}/{place}")(4 * self.plan.d), dtype="<u4")
+        words = keystream(Stream(f"steps{self.seed}/{place}")(32), self.plan.d)
         most = max(1, int(2**13 / self.plan.d**0.5))
         return (words % np.uint32(2 * most + 1)).astype(np.int32) - most
 

@@ -109,8 +109,8 @@ class Shard:
 
     @property
     def deadline_s(self) -> int:
-        """When to close the phase, whoever is missing."""
-        return self._opened_s + self._plan.deadline_s[self.phase - 1]
+        """When to close the phase, whoever is missing; when a shard that is over is over."""
+        return self._opened_s + (0 if self.is_over else self._plan.deadline_s[self.phase - 1])
 
     @property
     def helped_open(self) -> frozenset[bytes]:
@@ -126,6 +126,8 @@ class Shard:
         if sender not in self._indices:
             raise RosterError("the sender is not in this shard")
         index = self._indices[sender]
+        if self.is_over:
+            raise PhaseError("the shard is over", culprit=index)
         if isinstance(message, Abort):
             self._leave(index, message)
             return
