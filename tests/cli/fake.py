@@ -24,6 +24,8 @@ class FakeStatus:
 class FakeLibrary:
     """Remembers what it was asked; `answer` and `problems` are set by the test."""
 
+    is_lab = False
+
     def __init__(self):
         self.calls = []
         self.answer = Answer((HIT,), None, "v")

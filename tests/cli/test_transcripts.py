@@ -76,7 +76,7 @@ def scene(words, folder):
         os.truncate(paths[1], int(rest[0]))
     elif name == "flip":
         content = bytearray(paths[0].read_bytes())
-        content[len(content) // 2] ^= 1
+        content[int(rest[1])] ^= 1
         paths[0].write_bytes(content)
     else:
         raise ValueError(f"no such scene: {words}")

@@ -104,7 +104,7 @@ def remove_label(session: Session, name: str) -> None:
 def teach(session: Session, name: str, files: tuple[Path, ...]) -> None:
     """Teach a sound that is yours from three to five examples. It labels and searches at once."""
     with session.library() as library:
-        clips = library.teach(name, list(files))
+        clips = library.teach(name, [file.expanduser().absolute() for file in files])
     session.log("teach.done", files=len(files), clips=clips)
     session.output.note(f"learned {name} from {count(len(files), 'file')}; {count(clips, 'clip')} got it")
 

@@ -69,7 +69,11 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
     used is named with the reason, the others go on, and the exit code is 20.
     """
     with session.library() as library:
-        report = library.add(paths, on_progress=session.output.progress, jobs=jobs or session.settings.jobs)
+        report = library.add(
+            [path.expanduser().absolute() for path in paths],
+            on_progress=session.output.progress,
+            jobs=jobs or session.settings.jobs,
+        )
     session.output.end_progress()
     return _report_add(session, report, as_json=as_json)
 
@@ -167,7 +171,8 @@ def remove(session: Session, targets: tuple[str, ...], *, is_agreed: bool) -> No
 def status(session: Session, *, as_json: bool) -> None:
     """Say what the library holds and which model made it searchable."""
     with session.library() as library:
-        found = library.status()
+        found, is_lab = library.status(), library.is_lab
+    session.lab_banner(is_lab=is_lab)
     if as_json:
         session.output.records([views.plain_record(found)])
     else:

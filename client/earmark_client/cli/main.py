@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from earmark_client.cli import key_cmds, label_cmds, library_cmds
+from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds
 from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
@@ -43,7 +43,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option("--verbose", is_flag=True, default=None, help="Write events and their numbers, never names, to stderr.")
 @click.pass_context
 def cli(context: click.Context, /, config: Path | None, older: Older | None, **flags: object) -> None:
-    """Find sounds by words or by example. Nothing leaves this device, and what is stored is encrypted."""
+    """Find sounds by words or by example. No sound leaves this device, and what is stored is encrypted."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         return
@@ -58,7 +58,7 @@ def cli(context: click.Context, /, config: Path | None, older: Older | None, **f
         start_log(sys.stderr)
 
 
-for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS):
+for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS, *federation_cmds.COMMANDS):
     cli.add_command(command)
 
 

@@ -70,6 +70,13 @@ class Session:
         """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
         return read_passphrase(self.settings.passphrase_file, self.settings.passphrase_fd)
 
+    def lab_banner(self, *, is_lab: bool) -> None:
+        """Say that this is a lab home, if it is one."""
+        if is_lab:
+            from earmark_client.federation import LAB_BANNER
+
+            self.output.note(LAB_BANNER)
+
     def log(self, event: str, **numbers: float) -> None:
         """Log an event of `earmark_shared.log` when the log is on (it costs an import)."""
         if self.settings.verbose:
