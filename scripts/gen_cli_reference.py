@@ -24,7 +24,10 @@ Written from `--help` by `make docs`; don't edit. Data goes to stdout, everythin
 | 10 | a setting can't be followed |
 | 20 | a sound file can't be used; with `add`, the others are in |
 | 30-39 | the library: 31 missing, 32 there already, 33 in use, 34 wrong key, 35 tampered with, 36 rolled back, 37 disk full, 38 newer, 39 no such clip or label |
-| 40-49 | something signed or hashed is not what it claims; 41 the model's files |
+| 40-49 | something signed or hashed is not what it claims: 41 the model's files, 43 a certificate, 44 not let in (or the wrong server), 45 the enrolment log |
+| 50-59 | the privacy budget does not allow it |
+| 60-69 | a message breaks the protocol; 62 less protection than this device accepts |
+| 70-79 | the server can't be reached; 71 it takes no more requests for now |
 | 130 | stopped by Ctrl-C; what was finished is kept |
 """
 

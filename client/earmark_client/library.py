@@ -268,6 +268,11 @@ class Library:
             is_rolled_back=self._home.is_rolled_back,
         )
 
+    @property
+    def is_lab(self) -> bool:
+        """Whether this library ever joined a federation with `--lab`."""
+        return self._database.federation_value("lab") is not None
+
     def _labels(self) -> LabelSet:
         return LabelSet(self._model, self._database.label_list())
 

@@ -24,6 +24,7 @@ OWNERS = {
     "flwr": ("client/earmark_client/federation/", "server/earmark_server/flower.py"),
     "transformers": (),
     "librosa": (),
+    "grpc": ("shared/earmark_shared/wire/", "server/earmark_server/service.py", "client/earmark_client/federation/"),
     "logging": ("shared/earmark_shared/log.py",),
 }
 EVERY_MODULE = pytest.mark.parametrize("name", sorted(modules()))

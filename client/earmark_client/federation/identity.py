@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from earmark_client.store.database import Database
     from earmark_shared.crypto.secrets import Entropy
 
-LAB_BANNER = (
-    "LAB HOME: joined with --lab. Rounds of five devices are accepted here, so what you correct is hidden among fewer people. "
-    "For demonstrations only; it can't be undone."
-)
 PENDING = ("pending.identity", "pending.node_key")
 NAMES = ("address", "root", "identity", "node_key", "certificate", "tls_certificate", "head", "revoked")
 """What a membership consists of, one blob each; `lab` is kept apart since it outlives every membership."""
