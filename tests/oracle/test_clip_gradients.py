@@ -1,5 +1,7 @@
 """Clipped gradients from Opacus equal a loop over clips, segment by segment; the torch module equals the numpy formula."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,17 @@ def test_another_clip_in_the_batch_changes_no_step_of_the_grid():
         moved = total(everybody) - total(np.delete(everybody, left_out))
         assert np.linalg.norm(moved) <= GRID_STEPS * (1 + 1e-6)
         assert np.abs(moved - total(np.array([left_out]))).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_clip_that_gives_no_number_leaves_the_others_alone(value):
+    schema = small_schema()
+    head, data = small_head(schema), training_set(schema, clips=12)
+    spoilt = data.encoder_outputs.copy()
+    spoilt[data.clips == 3] = value
+    gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
+    weights, everybody = flatten(schema, head).astype(np.float64), np.arange(12)
+    (clean,) = ClipBatches(gradients.prepared(data)).of(everybody)
+    (spoilt_batch,) = ClipBatches(gradients.prepared(replace(data, encoder_outputs=spoilt))).of(everybody)
+    others = everybody != 3
+    assert np.abs(gradients.of(weights, spoilt_batch)[others] - gradients.of(weights, clean)[others]).max() < 1e-12

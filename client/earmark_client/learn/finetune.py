@@ -109,7 +109,8 @@ def train(
 
     Raises:
         BudgetError: `paid` is not what this training spends.
-        NoiseError: too few clips, arrays that don't fit together, or weights that ran away.
+        NoiseError: too few clips, or arrays that don't fit together.
+        ModelError: the weights ran away; told from noisy values only, so it tells nothing about a clip.
     """
     if paid != planned_event(plan, data.clip_count):
         raise BudgetError("the ledger reserved something else than this training spends")
