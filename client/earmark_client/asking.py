@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client import ranking
-from earmark_client.audio.decode import Decoder
+from earmark_client.audio.decode import Decoder, content_sha256, display_name
+from earmark_client.audio.opening import open_sound
 from earmark_client.labelling import taught_vectors
 from earmark_client.search import Target
 from earmark_shared.errors import AudioError
@@ -35,12 +36,25 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.lower())) - UNSAID
 
 
-def read_example(model: Model, path: Path, at_s: float | None) -> Floats:
-    """Sound vectors `(examples, dim)` of a file, or only of the segment at `at_s`.
+def find_example(database: Database, model: Model, path: Path, at_s: float | None) -> Floats:
+    """Sound vectors `(examples, dim)` of a file, or only of the segment at `at_s`; a clip of the library is not read again.
 
     Raises:
         AudioError: the file can't be used, or has nothing at that second.
     """
+    with open_sound(path, (path.parent,)) as descriptor:
+        stored = database.clip_by_hash(content_sha256(descriptor))
+    if stored is None or not stored.is_ready or stored.model_version != model.version:
+        return read_example(model, path, at_s)
+    table = database.segments_of(stored.id)
+    ids = table.ids if at_s is None else table.ids[(table.start_s <= at_s) & (at_s < table.end_s)][-1:]
+    if not len(ids):
+        raise _nothing_there(path, at_s)
+    return database.fetch("sound", model.version, ids[_thinned(len(ids))]).float32()
+
+
+def read_example(model: Model, path: Path, at_s: float | None = None) -> Floats:
+    """The same from the file itself."""
     segmenter = model.segmenter()
     found = []
     with Decoder() as decoder, decoder.open(path, roots=(path.parent,)) as stream:
@@ -50,11 +64,18 @@ def read_example(model: Model, path: Path, at_s: float | None) -> Floats:
     if at_s is not None:
         found = [cut for cut in found if cut.start_s <= at_s < cut.end_s][-1:]
     if not found:
-        where = "" if at_s is None else f" at {at_s:g} s"
-        raise AudioError(f"{path}: there is nothing to hear{where}", hint="name a second where there is sound")
-    keep = np.unique(np.linspace(0, len(found) - 1, MOST_EXAMPLE_SEGMENTS).astype(int))
-    vectors, _ = model.describe(np.stack([found[index].waveform for index in keep]))
+        raise _nothing_there(path, at_s)
+    vectors, _ = model.describe(np.stack([found[index].waveform for index in _thinned(len(found))]))
     return vectors.sound
+
+
+def _thinned(count: int) -> npt.NDArray[np.intp]:
+    return np.unique(np.linspace(0, count - 1, MOST_EXAMPLE_SEGMENTS).astype(np.intp))
+
+
+def _nothing_there(path: Path, at_s: float | None) -> AudioError:
+    where = "" if at_s is None else f" at {at_s:g} s"
+    return AudioError(f"{display_name(path)}: there is nothing to hear{where}", hint="name a second where there is sound")
 
 
 def word_matches(database: Database, text: str) -> dict[int, float]:
@@ -74,7 +95,7 @@ def make_target(database: Database, model: Model, query: Query) -> Target:
     Raises:
         AudioError: the example can't be used.
     """
-    example = None if query.like is None else read_example(model, query.like, query.at_s)
+    example = None if query.like is None else find_example(database, model, query.like, query.at_s)
     text = None
     if query.text:
         taught = {row.name.lower(): row for row in database.label_list() if row.kind == "taught"}

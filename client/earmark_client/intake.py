@@ -88,6 +88,7 @@ class Intake:
         self._clips: dict[str, int] = {}
         self._best: dict[int, Floats] = {}
         self._waiting: dict[str, list[Path]] = {}
+        self._refused: dict[str, EarmarkError] = {}
         self._batches: list[tuple[int, Batch]] = []
         self._finished: list[Finished] = []
 
@@ -157,13 +158,14 @@ class Intake:
         self._clips[event.content_sha256] = self._database.insert_clip(row, str(event.path))
 
     def _recognize(self, event: Known, tally: Tally) -> None:
-        if event.content_sha256 in self._clips:  # being stored right now: wait for how it ends
-            self._waiting.setdefault(event.content_sha256, []).append(event.path)
-            return
+        refusal = self._refused.get(event.content_sha256)
         stored = self._database.clip_by_hash(event.content_sha256)
-        if stored is None:  # its other path was refused
-            return
-        self._add_path(stored.id, event.path, tally)
+        if refusal is not None:
+            tally.problems.append((str(event.path), refusal))
+        elif stored is not None and stored.is_ready:
+            self._add_path(stored.id, event.path, tally)
+        else:  # another lane has taken it on: wait for how that ends
+            self._waiting.setdefault(event.content_sha256, []).append(event.path)
 
     def _add_path(self, clip_id: int, path: Path, tally: Tally) -> None:
         """Give a stored clip one more path; paths that are gone from the disk give way: the file has moved."""
@@ -180,13 +182,16 @@ class Intake:
         tally.known += not gone
 
     def _take_back(self, event: Refused, tally: Tally) -> None:
-        same = self._waiting.pop(event.content_sha256, []) if event.content_sha256 else []
-        clip_id = self._clips.pop(event.content_sha256, None) if event.content_sha256 else None
+        tally.problems.append((str(event.path), event.error))
+        if event.content_sha256 is None:
+            return
+        self._refused[event.content_sha256] = event.error
+        tally.problems += [(str(path), event.error) for path in self._waiting.pop(event.content_sha256, [])]
+        clip_id = self._clips.pop(event.content_sha256, None)
         if clip_id is not None:
             self._batches = [(owner, batch) for owner, batch in self._batches if owner != clip_id]
             self._best.pop(clip_id, None)
             self._database.remove_clip(clip_id)
-        tally.problems += [(str(path), event.error) for path in (event.path, *same)]
 
     def _flush(self, tally: Tally) -> None:
         """Write the batches at hand as one block, then make the clips ready that are complete."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_client.asking import read_example
+from earmark_client.asking import find_example
 from earmark_client.hits import correct_labels, label_scores
 from earmark_client.records import Hit, Label, Segment
 from earmark_client.search import Target, score_pool
@@ -59,7 +59,7 @@ def teach(database: Database, shelf: Shelf, model: Model, name: str, files: Sequ
     _check_name(name)
     if not 1 <= len(files) <= MOST_EXAMPLES:
         raise SettingsError(f"{len(files)} examples were given.", hint=f"Three to five are best, {MOST_EXAMPLES} at most.")
-    examples = np.concatenate([read_example(model, path, None) for path in files])
+    examples = np.concatenate([find_example(database, model, path, None) for path in files])
     row = LabelRow(name, name, "taught", model.version, vector=examples.ravel())
     return _add(database, shelf, model, row, Target(example=examples))
 
