@@ -100,9 +100,9 @@ def test_ten_times_the_silence_costs_no_more_memory(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_ten_hours_of_silence_are_accepted(tmp_path, channels):
-    path = write_constant(tmp_path / "night.flac", 36_000, rate_hz=44_100, channels=channels, level=0.0)
+@pytest.mark.parametrize(("channels", "rate_hz"), [(1, 44_100), (2, 16_000)])
+def test_ten_hours_of_silence_are_accepted(tmp_path, channels, rate_hz):
+    path = write_constant(tmp_path / "night.flac", 36_000, rate_hz=rate_hz, channels=channels, level=0.0)
     duration_s, count, peak, growth, used_s = consume(path)
     assert duration_s == pytest.approx(36_000, abs=0.1)
     assert count >= 1
