@@ -325,3 +325,12 @@ def test_metadata_is_not_looked_at(decoder, tmp_path):
     with decoder.open(path, (tmp_path,)) as stream:
         list(stream)
         assert "secret" not in repr(vars(stream)) + repr(stream.info)
+
+
+def test_an_mp3_with_an_empty_tag_and_a_torn_first_frame_is_read(tmp_path):
+    whole = write_sound(tmp_path, "whole", tone(3.0), container="mp3").read_bytes()
+    torn = tmp_path / "torn.mp3"
+    second_frame = whole.index(whole[:2], 4)
+    torn.write_bytes(b"ID3\x03" + bytes(second_frame) + whole[second_frame:])
+    with Decoder() as decoder, decoder.open(torn, (tmp_path,)) as stream:
+        assert sum(len(block) for block in stream) / 16_000 == pytest.approx(3.0, abs=0.2)

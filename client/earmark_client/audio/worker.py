@@ -32,6 +32,7 @@ INFO = struct.Struct("<IIq8s")
 DECODE, GO, NEXT = b"D", b"G", b"N"
 INFORM, BLOCK, END, FAULT = b"I", b"B", b"E", b"F"
 DAMAGED, NOT_FINITE, TOO_LOUD, TRUNCATED, NO_MEMORY, UNEXPECTED = b"d", b"n", b"l", b"t", b"m", b"u"
+MPEG_SEARCH_BYTES = 65_536
 _CONTAINERS = {"WAV": b"WAV", "WAVEX": b"WAV", "RF64": b"WAV", "FLAC": b"FLAC", "OGG": b"OGG", "MP3": b"MP3", "MPEG": b"MP3"}
 _CONTAINERS |= {"AIFF": b"AIFF"}
 
@@ -105,13 +106,7 @@ def send(channel: socket.socket, kind: bytes, payload: bytes | memoryview) -> No
 
 def answer_file(channel: socket.socket, descriptor: int) -> None:
     """Header, the parent's word, then all of the sound."""
-    import soundfile
-
-    try:
-        sound = soundfile.SoundFile(descriptor, closefd=False)
-    except (soundfile.LibsndfileError, ValueError, TypeError) as refusal:
-        raise FaultError(DAMAGED) from refusal
-    with sound:
+    with open_decoder(descriptor) as sound:
         container = _CONTAINERS.get(sound.format, b"")
         send(channel, INFORM, INFO.pack(sound.samplerate, sound.channels, sound.frames, container))
         if channel.recv(1) != GO:
@@ -122,6 +117,33 @@ def answer_file(channel: socket.socket, descriptor: int) -> None:
         if is_cut_short(descriptor, container, sound.frames, sound.tell()):
             raise FaultError(TRUNCATED)
     send(channel, END, b"")
+
+
+def open_decoder(descriptor: int) -> Any:  # noqa: ANN401  soundfile has no types
+    """The decoder of the file, tried once more from its first MPEG frame where an ID3 tag hides what the file is."""
+    import soundfile
+
+    for start in (0, first_mpeg_frame(descriptor)):
+        os.lseek(descriptor, start, os.SEEK_SET)
+        try:
+            return soundfile.SoundFile(descriptor, closefd=False)
+        except (soundfile.LibsndfileError, ValueError, TypeError) as refusal:
+            cause = refusal
+    raise FaultError(DAMAGED) from cause
+
+
+def first_mpeg_frame(descriptor: int) -> int:
+    """Where an MP3's first frame may begin behind its ID3 tag, 0 in any other file.
+
+    libsndfile looks for it right behind the tag only, yet there are players' favourites with a tag of length 0 and a torn first frame.
+    """
+    head = os.pread(descriptor, 10, 0)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    behind = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    near = os.pread(descriptor, MPEG_SEARCH_BYTES, behind)
+    frames = (at for at in range(len(near) - 1) if near[at] == 0xFF and near[at + 1] & 0xE6 == 0xE2)  # layer III
+    return behind + next(frames, -behind)
 
 
 def waveforms(sound: Any) -> Any:  # noqa: ANN401  soundfile has no types
