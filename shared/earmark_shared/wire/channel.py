@@ -158,5 +158,7 @@ def _serve(handler: Handler, kind: type[Message]) -> grpc.RpcMethodHandler:
             return encode(handler(decode(kind, received), context))
         except EarmarkError as error:
             refuse(context, error)
+        except Exception as error:  # noqa: BLE001  gRPC would tell the device what it says
+            refuse(context, EarmarkError(str(error)))
 
     return grpc.unary_unary_rpc_method_handler(run)

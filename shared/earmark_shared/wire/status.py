@@ -6,6 +6,7 @@ a server stays there.
 
 from __future__ import annotations
 
+import traceback
 from typing import NoReturn, cast
 
 import grpc
@@ -28,6 +29,8 @@ TRY_LATER = "Try again later; nothing on this device was changed."
 def refuse(context: grpc.ServicerContext, error: EarmarkError) -> NoReturn:
     """End a call with the status that stands for `error`."""
     code, words = _status(error)
+    if code == grpc.StatusCode.INTERNAL:
+        traceback.print_exc()  # for the operator; nothing that a server handles is a secret of a device's
     context.abort(code, words[:WORDS_MOST])
     raise error
 
