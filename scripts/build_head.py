@@ -45,6 +45,12 @@ def read_phrases(classes: list[str]) -> list[list[str]]:
     return [[name.lower(), *table[name].split("; ")] for name in classes]
 
 
+def readable(name: str) -> str:
+    """A class name as a label: its first synonym, in small letters; a comma inside brackets doesn't end it."""
+    first = name.split(",")[0]
+    return (first if first.count("(") == first.count(")") else name).lower()
+
+
 def label_rows(classes: list[str]) -> list[dict[str, object]]:
     """labels.json: each class under the name people read, and whether it is broad or not listed."""
     kinds: dict[str, set[str]] = {"broad": set(), "unlisted": set()}
@@ -56,12 +62,7 @@ def label_rows(classes: list[str]) -> list[dict[str, object]]:
     if unknown:
         raise ValueError(f"broad.txt names no class: {sorted(unknown)}")
     return [
-        {
-            "name": name.split(",")[0].lower() if "(" not in name.split(",")[0] or ")" in name.split(",")[0] else name.lower(),
-            "broad": name in kinds["broad"],
-            "listed": name not in kinds["unlisted"],
-        }
-        for name in classes
+        {"name": readable(name), "broad": name in kinds["broad"], "listed": name not in kinds["unlisted"]} for name in classes
     ]
 
 

@@ -128,14 +128,15 @@ def fold_arrays(probabilities: Floats, names: Floats) -> Arrays:
 
 
 def fit_logistic(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], ridge: float = 1e-2) -> list[float]:
-    """Weights and offset of a logistic regression, by Newton's method."""
+    """Weights and offset of a logistic regression, by Newton's method; yes and no count equally, however many there are."""
     rows = np.c_[inputs, np.ones(len(inputs))]
+    counts = np.where(wanted > 0, 0.5 / np.mean(wanted > 0), 0.5 / np.mean(wanted == 0))
     weights = np.zeros(rows.shape[1])
     penalty = ridge * np.diag([1.0] * (rows.shape[1] - 1) + [0.0])
     for _ in range(100):
         expected = 1 / (1 + np.exp(-rows @ weights))
-        slope = rows.T @ (expected - wanted) / len(rows) + penalty @ weights
-        curvature = (rows * (expected * (1 - expected))[:, None]).T @ rows / len(rows) + penalty
+        slope = rows.T @ (counts * (expected - wanted)) / len(rows) + penalty @ weights
+        curvature = (rows * (counts * expected * (1 - expected))[:, None]).T @ rows / len(rows) + penalty
         weights -= np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), slope)
     return [round(float(weight), 4) for weight in weights]
 

@@ -81,11 +81,11 @@ def _mean_of_best(left: Floats, starts: Ints, lengths: Ints) -> Floats:
     total: Floats = np.zeros(len(starts), np.float32)
     for turn in range(BEST_SEGMENTS):
         best: Floats = np.maximum.reduceat(left, starts)
-        total += np.where(turn < lengths, best, np.float32(0))
+        total += np.where(turn < lengths, best, 0).astype(np.float32)
         at_best = np.flatnonzero(left == best[owner])
         first = np.concatenate(([True], np.diff(owner[at_best]) > 0))
         left[at_best[first]] = -np.inf
-    mean: Floats = total / np.minimum(lengths, BEST_SEGMENTS).astype(np.float32)
+    mean: Floats = (total / np.minimum(lengths, BEST_SEGMENTS)).astype(np.float32)
     return mean
 
 

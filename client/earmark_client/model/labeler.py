@@ -32,6 +32,7 @@ Codes = npt.NDArray[np.int8]
 
 HIGHEST_CODE = 127
 KEPT_QUERIES = 256
+PRODUCT_ROWS = 8
 LISTED = 8
 """Labels shown of a clip or segment, at most."""
 LEAST_LISTED = 0.2
@@ -258,20 +259,27 @@ class Labeler:
     def labels(self, text: Floats, strength: Floats, labels: LabelList) -> Floats:
         """Calibrated scores `(n, labels)` in [0, 1] of segments' text vectors `(n, text_dim)` and strength `(n,)`."""
         weighted = np.asarray(text, np.float32) * np.asarray(strength, np.float32)[:, None]
-        turned = np.ascontiguousarray(labels.vectors.T)
-        scores = np.empty((len(weighted), len(labels.names)), np.float32)
-        for row, vector in enumerate(weighted):
-            raw = np.einsum("i,ij->j", vector, turned)
-            scores[row] = text_probability(raw, labels.similarity, self.calibration)
-        return scores
+        raw = _in_groups(weighted, np.ascontiguousarray(labels.vectors.T))
+        return text_probability(raw, labels.similarity, self.calibration)
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
         """The labels worth showing for scores `(labels,)`, best first: a broad one only where no narrower one says more."""
         best_narrow = float(scores[~labels.is_broad].max(initial=0.0))
         hidden = labels.is_broad & (best_narrow >= np.maximum(LEAST_LISTED, scores / 2))
-        order = np.argsort(-scores, kind="stable")
-        shown = [index for index in order if scores[index] >= LEAST_LISTED and not hidden[index]][:limit]
+        worth = np.flatnonzero((scores >= LEAST_LISTED) & ~hidden)
+        shown = worth[np.argsort(-scores[worth], kind="stable")][:limit]
         return [(labels.names[index], float(scores[index])) for index in shown]
+
+
+def _in_groups(rows: Floats, matrix: Floats) -> Floats:
+    """Rows `(n, dim)` times `(dim, m)` in products of one shape, the last filled up: a row's bits can't depend on the others."""
+    padded = np.zeros((-(-len(rows) // PRODUCT_ROWS) * PRODUCT_ROWS, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    product = np.empty((len(padded), matrix.shape[1]), np.float32)
+    for start in range(0, len(padded), PRODUCT_ROWS):
+        group = slice(start, start + PRODUCT_ROWS)
+        np.matmul(padded[group], matrix, out=product[group])
+    return product[: len(rows)]
 
 
 def _read_labels(data: bytes) -> tuple[BaseLabel, ...]:
