@@ -29,6 +29,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu") -> None:
         """Keep `bundle` and where its encoder runs ("cpu" or "cuda")."""
+        blas.use_one_thread()
         self.bundle = bundle
         self.device = device
 
@@ -45,7 +46,6 @@ class Model:
     @cached_property
     def features(self) -> FeatureExtractor:
         """The front end that this model's encoder was trained on."""
-        blas.use_one_thread()
         return FeatureExtractor(MelSpec(**self.bundle.manifest["frontend"]))
 
     @cached_property
@@ -74,4 +74,3 @@ class Model:
         features = self.features(waveforms)
         output = self.encoder.encode(features.log_mel)
         return self.labeler.describe(output, features.multi_scale), output
-

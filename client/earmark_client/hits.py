@@ -10,6 +10,8 @@ from earmark_client.labelling import best_rows
 from earmark_client.records import Evidence, Hit, Label
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from earmark_client.describe import Floats
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 MOST_LABELLED_SEGMENTS = 64
 """An event's labels come from at most this many of its segments, around its best one."""
 
+EVENTS_AT_ONCE = 32
+
 
 def label_scores(shelf: Shelf, labels: LabelSet, ids: npt.NDArray[np.int64]) -> Floats:
     """Scores `(segments, labels)` of stored segments."""
@@ -30,11 +34,17 @@ def label_scores(shelf: Shelf, labels: LabelSet, ids: npt.NDArray[np.int64]) -> 
     return labels.scores(weighted, np.ones(len(ids), np.float32), sound)
 
 
-def event_labels(shelf: Shelf, event: Event, labels: LabelSet) -> list[Label]:
-    """The labels of an event's segments, best first."""
+def label_events(shelf: Shelf, events: Sequence[Event], labels: LabelSet) -> list[list[Label]]:
+    """The labels of each event's segments, best first; all events at once, for that is what takes the least time."""
+    spans = [_labelled_segments(shelf, event) for event in events]
+    scores = label_scores(shelf, labels, np.concatenate(spans))
+    parts = np.split(scores, np.cumsum([len(span) for span in spans])[:-1])
+    return [labels.top(best_rows(None, part).mean(axis=0)) for part in parts]
+
+
+def _labelled_segments(shelf: Shelf, event: Event) -> npt.NDArray[np.int64]:
     first = max(event.first, event.peak - MOST_LABELLED_SEGMENTS // 2)
-    ids = shelf.catalogue.ids[first : min(event.last + 1, first + MOST_LABELLED_SEGMENTS)]
-    return labels.top(best_rows(None, label_scores(shelf, labels, ids)).mean(axis=0))
+    return shelf.catalogue.ids[first : min(event.last + 1, first + MOST_LABELLED_SEGMENTS)]
 
 
 def correct_labels(labels: list[Label], corrections: list[Correction]) -> tuple[Label, ...]:
@@ -55,13 +65,17 @@ class HitMaker:
 
     def make_all(self, events: list[Event], scored: Scored, query: Query) -> tuple[Hit, ...]:
         """Make hits in the order of the events."""
-        return tuple(self._make(event, scored, query) for event in events)
+        hits: list[Hit] = []
+        for start in range(0, len(events), EVENTS_AT_ONCE):
+            group = events[start : start + EVENTS_AT_ONCE]
+            labels = label_events(self._shelf, group, self._labels)
+            hits += [self._make(event, scored, query, found) for event, found in zip(group, labels, strict=True)]
+        return tuple(hits)
 
-    def _make(self, event: Event, scored: Scored, query: Query) -> Hit:
+    def _make(self, event: Event, scored: Scored, query: Query, labels: list[Label]) -> Hit:
         catalogue = self._shelf.catalogue
         clip = self._database.clip(int(catalogue.clip_ids[event.peak]))
         corrections = self._database.corrections(clip.id)
-        labels = event_labels(self._shelf, event, self._labels)
         return Hit(
             clip_id=clip.id,
             segment_id=int(catalogue.ids[event.peak]),
