@@ -47,7 +47,7 @@ def read_phrases(classes: list[str]) -> list[list[str]]:
 
 def readable(name: str) -> str:
     """A class name as a label: its first synonym, in small letters; a comma inside brackets doesn't end it."""
-    first = name.split(",")[0]
+    first = name.split(",", maxsplit=1)[0]
     return (first if first.count("(") == first.count(")") else name).lower()
 
 

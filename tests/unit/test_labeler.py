@@ -298,8 +298,8 @@ def test_the_shipped_head_is_the_fitted_one():
     """A build without recordings takes what is committed beside the script; both must be of one fit."""
     fitted = Path(__file__).parents[2] / "scripts" / "head_data"
     bundle = Bundle.load(BASE)
-    calibration = bundle.section("calibration")
-    assert {key: calibration[key] for key in (constants := json.loads((fitted / "fitted.json").read_text()))} == constants
+    constants = json.loads((fitted / "fitted.json").read_text(encoding="utf-8"))
+    assert {key: bundle.section("calibration")[key] for key in constants} == constants
     head = load_file(bundle.file("head.safetensors"))
     for name, array in load_file(fitted / "fitted.safetensors").items():
         np.testing.assert_array_equal(head[name], array)
