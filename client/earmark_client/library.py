@@ -269,9 +269,9 @@ class Library:
         )
 
     @property
-    def is_lab(self) -> bool:
-        """Whether this library ever joined a federation with `--lab`."""
-        return self._database.federation_value("lab") is not None
+    def home(self) -> Home:
+        """The open home, for what takes part in a federation."""
+        return self._home
 
     def _labels(self) -> LabelSet:
         return LabelSet(self._model, self._database.label_list())

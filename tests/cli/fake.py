@@ -24,7 +24,7 @@ class FakeStatus:
 class FakeLibrary:
     """Remembers what it was asked; `answer` and `problems` are set by the test."""
 
-    is_lab = False
+    home = SimpleNamespace(database=SimpleNamespace(federation_value=lambda _name: None))
 
     def __init__(self):
         self.calls = []

@@ -14,7 +14,7 @@ import click
 from earmark_client.cli.library_cmds import json_option
 from earmark_client.cli.output import examples
 from earmark_client.cli.session import Session
-from earmark_shared.errors import SettingsError
+from earmark_shared.errors import EarmarkError, SettingsError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -50,10 +50,10 @@ def join(session: Session, address: str, *, token: str, as_lab: bool, is_agreed:
     invitation, secret = enrol.read_invitation(address), enrol.read_token(token)
     question = JOINING.format(place=invitation.address)
     session.confirm(f"{question} {LAB}" if as_lab else question, is_agreed=is_agreed)
-    with _home(session) as (home, _):
+    with _home(session, is_quiet=True) as (home, _):
         world = enrol.World(time.time, os.urandom)
         membership = enrol.join(home.database, invitation, secret, world, as_lab=as_lab)
-    session.lab_banner(is_lab=membership.is_lab)
+        session.lab_banner(home)
     session.output.note(f"joined {invitation.address} as {membership.alias.hex()}")
 
 
@@ -92,14 +92,28 @@ def privacy(session: Session, *, as_json: bool) -> None:
         session.output.line(line)
 
 
+def leave_before_erase(session: Session, home: Home) -> None:
+    """Have the server revoke this device while it still can be asked to; without a server the erasing goes on."""
+    if home.database.federation_value("certificate") is None:
+        return
+    try:
+        with home.lock():
+            _enrolment().leave(home.database)
+    except EarmarkError as error:
+        session.output.problem(f"the server was not told: {error}", "its operator can revoke this device: earmark-server revoke")
+    else:
+        session.output.note("left the federation")
+
+
 @contextmanager
-def _home(session: Session) -> Iterator[tuple[Home, Secret]]:
+def _home(session: Session, *, is_quiet: bool = False) -> Iterator[tuple[Home, Secret]]:
     """Open the home for changes, without its model, and say if it is a lab; with it comes what opened it."""
     from earmark_client.store.home import open_home
 
     unlock = session.unlock()
     with open_home(session.settings.home, unlock, write=True, older=session.older) as home:
-        session.lab_banner(is_lab=home.database.federation_value("lab") is not None)
+        if not is_quiet:
+            session.lab_banner(home)
         yield home, unlock
 
 

@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 
 import click
 
+from earmark_client.cli.federation_cmds import leave_before_erase
 from earmark_client.cli.output import examples
 from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
 
@@ -89,9 +90,10 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
 @click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def erase(session: Session, *, is_agreed: bool) -> None:
-    """Destroy the library's key and its files. Nothing brings it back; the sound files are not touched."""
+    """Destroy the library's key and its files, and leave its federation. Nothing brings it back; sound files are not touched."""
     session.confirm(f"Destroy the library in {session.settings.home} for good?", is_agreed=is_agreed)
     with session.library() as library:
+        leave_before_erase(session, library.home)
         library.erase()
     session.output.note("erased; the key is gone")
 

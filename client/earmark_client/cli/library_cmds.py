@@ -171,8 +171,8 @@ def remove(session: Session, targets: tuple[str, ...], *, is_agreed: bool) -> No
 def status(session: Session, *, as_json: bool) -> None:
     """Say what the library holds and which model made it searchable."""
     with session.library() as library:
-        found, is_lab = library.status(), library.is_lab
-    session.lab_banner(is_lab=is_lab)
+        found = library.status()
+        session.lab_banner(library.home)
     if as_json:
         session.output.records([views.plain_record(found)])
     else:

@@ -18,7 +18,7 @@ from earmark_shared.settings import ClientSettings
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
-    from earmark_client.store.home import Older
+    from earmark_client.store.home import Home, Older
     from earmark_client.store.keys import Secret
 
 PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
@@ -70,9 +70,9 @@ class Session:
         """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
         return read_passphrase(self.settings.passphrase_file, self.settings.passphrase_fd)
 
-    def lab_banner(self, *, is_lab: bool) -> None:
+    def lab_banner(self, home: Home) -> None:
         """Say that this is a lab home, if it is one."""
-        if is_lab:
+        if home.database.federation_value("lab") is not None:
             from earmark_client.federation import LAB_BANNER
 
             self.output.note(LAB_BANNER)

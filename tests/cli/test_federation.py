@@ -1,0 +1,131 @@
+"""The two programs together, as people run them: make a server, invite, join, be told what that means, leave, erase."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from earmark_client.federation import LAB_BANNER
+from earmark_client.federation.identity import load_membership
+from earmark_client.store.home import open_home
+from earmark_client.store.keys import KeyFile
+from tests.cli.test_transcripts import EARMARK
+
+
+class Person:
+    """Somebody at a shell, in a folder of their own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+
+    def run(self, *command, code=0):
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def earmark(self, *words, code=0):
+        return self.run(EARMARK, *words, code=code)
+
+    def server(self, *words, code=0):
+        return self.run(sys.executable, "-m", "earmark_server.cli", *words, code=code)
+
+    @contextmanager
+    def serving(self):
+        command = [sys.executable, "-m", "earmark_server.cli", "serve", "srv"]
+        with subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                yield dict(word.split("=") for word in server.stdout.readline().split()[1:])
+            finally:
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(10) == 0
+
+    def invite(self, port):
+        return json.loads(self.server("invite", "srv", "--port", port, "--json").stdout)
+
+    def devices(self):
+        return [json.loads(line) for line in self.server("devices", "srv", "--json").stdout.splitlines()]
+
+
+@pytest.fixture
+def person(tmp_path):
+    return Person(tmp_path)
+
+
+def test_a_lab_from_its_making_to_its_end(person):
+    assert "LAB" in person.server("init", "srv", "--lab", "--host", "127.0.0.1", "--port", "0").stderr
+    person.server("init", "srv", code=32)
+    person.earmark("init")
+    with person.serving() as where:
+        invited = person.invite(where["port"])
+        join = ("join", invited["address"], "--token", invited["token"], "--lab")
+        assert "--yes" in person.earmark(*join, code=2).stderr
+        assert person.devices() == []
+        joined = person.earmark(*join, "--yes").stderr
+        assert LAB_BANNER in joined
+        assert "joined 127.0.0.1" in joined
+        for told in (("status",), ("privacy",)):
+            assert LAB_BANNER in person.earmark(*told).stderr
+        secrets = keys_of(person)
+        assert [path for path in (person.folder / "home").rglob("*") if any(key in path.read_bytes() for key in secrets)] == []
+        person.earmark(*join, "--yes", code=44)
+        assert LAB_BANNER in person.earmark("leave", "--yes").stderr
+        assert [device["state"] for device in person.devices()] == ["revoked"]
+        again = person.invite(where["port"])
+        person.earmark("join", again["address"], "--token", again["token"], "--yes", code=62)
+        person.earmark("join", again["address"], "--token", again["token"], "--yes", "--lab")
+        assert "left the federation" in person.earmark("erase", "--yes").stderr
+    assert [(device["state"], device["lab"]) for device in person.devices()] == [("revoked", True)] * 2
+
+
+def keys_of(person):
+    """The device's private keys, as they must not lie anywhere."""
+    with open_home(person.folder / "home", KeyFile(person.folder / "key")) as home:
+        keys = load_membership(home.database).keys
+    found = (bytes(keys.identity.private_bytes()), bytes(keys.node.private_bytes()))
+    assert all(found)
+    return found
+
+
+def test_what_is_wrong_is_said_with_a_code(person):
+    person.earmark("init")
+    assert "copy all of it" in person.earmark("join", "https://example.org", "--token", "00", "--yes", code=10).stderr
+    address = "earmark://127.0.0.1:1/" + "0" * 64
+    person.earmark("join", address, "--token", "00", "--yes", code=10)
+    assert "can't be reached" in person.earmark("join", address, "--token", "0" * 32, "--yes", code=70).stderr
+    person.earmark("leave", "--yes", code=44)
+    report = person.earmark("privacy")
+    assert report.stdout.startswith("Each clip: epsilon 0.00")
+    assert report.stderr == ""
+    assert json.loads(person.earmark("privacy", "--json").stdout)["sent_rounds"] == 0
+    assert "init" in person.server("invite", "nowhere", code=10).stderr
+    person.server("devices", "nowhere", code=10)
+    person.server("revoke", "nowhere", "xyz", code=2)
+
+
+def test_an_operator_invites_revokes_and_renews(person):
+    person.server("init", "srv", "--port", "7500")
+    said = person.server("invite", "srv").stdout
+    assert said.startswith("earmark join earmark://localhost:7500/")
+    assert person.server("revoke", "srv", "00" * 16, code=44).stderr
+    person.server("renew", "srv")
+    assert person.server("invite", "srv").stdout.split("/")[3][:64] == said.split("/")[3][:64]
+
+
+def test_a_server_needs_nothing_that_hears(tmp_path):
+    """Must show 8, the enrolment part: the server runs where these can't be imported."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'librosa', 'soundfile', 'soxr', 'faiss', 'onnxruntime', 'sqlcipher3', 'tokenizers', 'earmark_client'):\n"
+        "    sys.modules[name] = None\n"
+        "from earmark_server.cli import main\n"
+        "sys.exit(main(['init', 'srv']) or main(['invite', 'srv', '--port', '1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
