@@ -1,7 +1,7 @@
 """The two programs together, as people run them: make a server, invite, join, be told what that means, leave, erase."""
 
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,37 +9,37 @@ from contextlib import contextmanager
 
 import pytest
 
+from earmark_client.cli.main import main as earmark_main
 from earmark_client.federation import LAB_BANNER
 from earmark_client.federation.identity import load_membership
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
-from tests.cli.test_transcripts import EARMARK
+from earmark_server.cli import main as server_main
 
 
 class Person:
-    """Somebody at a shell, in a folder of their own."""
+    """Somebody at a shell, in a folder of their own. Commands run in this process (a new one each costs a second), `serve` in its own."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+    def __init__(self, folder, capsys):
+        self.folder, self.capsys = folder, capsys
 
-    def run(self, *command, code=0):
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
+    def run(self, main, words, code):
+        self.capsys.readouterr()
+        ended = main(list(words))
+        said = self.capsys.readouterr()
+        assert ended == code, said.out + said.err
+        return said
 
     def earmark(self, *words, code=0):
-        return self.run(EARMARK, *words, code=code)
+        return self.run(earmark_main, words, code)
 
     def server(self, *words, code=0):
-        return self.run(sys.executable, "-m", "earmark_server.cli", *words, code=code)
+        return self.run(server_main, words, code)
 
     @contextmanager
     def serving(self):
         command = [sys.executable, "-m", "earmark_server.cli", "serve", "srv"]
-        with subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, text=True) as server:
             try:
                 yield dict(word.split("=") for word in server.stdout.readline().split()[1:])
             finally:
@@ -47,40 +47,46 @@ class Person:
                 assert server.wait(10) == 0
 
     def invite(self, port):
-        return json.loads(self.server("invite", "srv", "--port", port, "--json").stdout)
+        return json.loads(self.server("invite", "srv", "--port", port, "--json").out)
 
     def devices(self):
-        return [json.loads(line) for line in self.server("devices", "srv", "--json").stdout.splitlines()]
+        return [json.loads(line) for line in self.server("devices", "srv", "--json").out.splitlines()]
 
 
 @pytest.fixture
-def person(tmp_path):
-    return Person(tmp_path)
+def person(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EARMARK_HOME", "home")
+    monkeypatch.setenv("EARMARK_KEY_FILE", "key")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    for harden in ("earmark_shared.files.harden_process", "earmark_server.cli.harden_process"):
+        monkeypatch.setattr(harden, lambda: None)  # it would change the umask of the tests that follow
+    return Person(tmp_path, capsys)
 
 
 def test_a_lab_from_its_making_to_its_end(person):
-    assert "LAB" in person.server("init", "srv", "--lab", "--host", "127.0.0.1", "--port", "0").stderr
+    assert "LAB" in person.server("init", "srv", "--lab", "--host", "127.0.0.1", "--port", "0").err
     person.server("init", "srv", code=32)
     person.earmark("init")
     with person.serving() as where:
         invited = person.invite(where["port"])
         join = ("join", invited["address"], "--token", invited["token"], "--lab")
-        assert "--yes" in person.earmark(*join, code=2).stderr
+        assert "--yes" in person.earmark(*join, code=2).err
         assert person.devices() == []
-        joined = person.earmark(*join, "--yes").stderr
+        joined = person.earmark(*join, "--yes").err
         assert LAB_BANNER in joined
         assert "joined 127.0.0.1" in joined
         for told in (("status",), ("privacy",)):
-            assert LAB_BANNER in person.earmark(*told).stderr
+            assert LAB_BANNER in person.earmark(*told).err
         secrets = keys_of(person)
         assert [path for path in (person.folder / "home").rglob("*") if any(key in path.read_bytes() for key in secrets)] == []
         person.earmark(*join, "--yes", code=44)
-        assert LAB_BANNER in person.earmark("leave", "--yes").stderr
+        assert LAB_BANNER in person.earmark("leave", "--yes").err
         assert [device["state"] for device in person.devices()] == ["revoked"]
         again = person.invite(where["port"])
         person.earmark("join", again["address"], "--token", again["token"], "--yes", code=62)
         person.earmark("join", again["address"], "--token", again["token"], "--yes", "--lab")
-        assert "left the federation" in person.earmark("erase", "--yes").stderr
+        assert "left the federation" in person.earmark("erase", "--yes").err
     assert [(device["state"], device["lab"]) for device in person.devices()] == [("revoked", True)] * 2
 
 
@@ -95,27 +101,27 @@ def keys_of(person):
 
 def test_what_is_wrong_is_said_with_a_code(person):
     person.earmark("init")
-    assert "copy all of it" in person.earmark("join", "https://example.org", "--token", "00", "--yes", code=10).stderr
+    assert "copy all of it" in person.earmark("join", "https://example.org", "--token", "00", "--yes", code=10).err
     address = "earmark://127.0.0.1:1/" + "0" * 64
     person.earmark("join", address, "--token", "00", "--yes", code=10)
-    assert "can't be reached" in person.earmark("join", address, "--token", "0" * 32, "--yes", code=70).stderr
+    assert "can't be reached" in person.earmark("join", address, "--token", "0" * 32, "--yes", code=70).err
     person.earmark("leave", "--yes", code=44)
     report = person.earmark("privacy")
-    assert report.stdout.startswith("Each clip: epsilon 0.00")
-    assert report.stderr == ""
-    assert json.loads(person.earmark("privacy", "--json").stdout)["sent_rounds"] == 0
-    assert "init" in person.server("invite", "nowhere", code=10).stderr
+    assert report.out.startswith("Each clip: epsilon 0.00")
+    assert report.err == ""
+    assert json.loads(person.earmark("privacy", "--json").out)["sent_rounds"] == 0
+    assert "init" in person.server("invite", "nowhere", code=10).err
     person.server("devices", "nowhere", code=10)
     person.server("revoke", "nowhere", "xyz", code=2)
 
 
 def test_an_operator_invites_revokes_and_renews(person):
     person.server("init", "srv", "--port", "7500")
-    said = person.server("invite", "srv").stdout
+    said = person.server("invite", "srv").out
     assert said.startswith("earmark join earmark://localhost:7500/")
-    assert person.server("revoke", "srv", "00" * 16, code=44).stderr
+    assert person.server("revoke", "srv", "00" * 16, code=44).err
     person.server("renew", "srv")
-    assert person.server("invite", "srv").stdout.split("/")[3][:64] == said.split("/")[3][:64]
+    assert person.server("invite", "srv").out.split("/")[3][:64] == said.split("/")[3][:64]
 
 
 def test_a_server_needs_nothing_that_hears(tmp_path):
