@@ -66,7 +66,7 @@ def read(encoded: bytes, enrolment: Enrolment, *, now_s: int) -> Certificate:
     Raises:
         CertificateError: it is malformed, unsigned, expired or revoked.
     """
-    certificate = _parse(encoded)
+    certificate = peek(encoded)
     try:
         verify(enrolment.authority, encoded[-SIGNATURE_SIZE:], LABEL, *certificate.parts())
     except SignatureError as error:
@@ -78,12 +78,12 @@ def read(encoded: bytes, enrolment: Enrolment, *, now_s: int) -> Certificate:
     return certificate
 
 
-def identity_of(encoded: bytes) -> bytes:
-    """Return the identity key of a certificate that was read before, 32 bytes."""
-    return _parse(encoded).identity
+def peek(encoded: bytes) -> Certificate:
+    """Return what a certificate says, without verifying it. Requires: `read` accepted it before, or it is one's own.
 
-
-def _parse(encoded: bytes) -> Certificate:
+    Raises:
+        CertificateError: it is malformed.
+    """
     if len(encoded) != CERTIFICATE_SIZE or encoded[:1] != VERSION:
         raise CertificateError("the certificate is malformed")
     return Certificate(
