@@ -21,9 +21,21 @@ from earmark_shared.privacy.accountant import (
 
 SETTINGS = [
     (noise, probability, steps)
-    for noise, probability in [(0.7, 0.02), (0.9, 0.125), (1.0, 0.02), (1.2, 0.10667), (1.5, 0.25), (2.0, 0.125), (2.0, 0.5), (3.0, 0.25), (4.0, 0.5), (6.0, 0.5)]
-    for steps in (20, 200, 1000)
-]  # fmt: skip
+    for noise, probability, longest in [
+        (0.7, 0.02, 1000),
+        (0.9, 0.125, 100),
+        (1.0, 0.02, 1000),
+        (1.2, 0.10667, 1000),
+        (1.5, 0.25, 100),
+        (2.0, 0.125, 1000),
+        (2.0, 0.5, 100),
+        (3.0, 0.25, 1000),
+        (4.0, 0.5, 1000),
+        (6.0, 0.5, 1000),
+    ]
+    for steps in (20, 200, longest)
+]
+"""From epsilon 0.3 to about 30; beyond, an epsilon is not one, and the samplers' shortfall makes it infinite."""
 FEW = [(1.0, 0.02, 20), (1.0, 0.02, 1000), (1.2, 0.10667, 200), (2.0, 0.125, 20), (3.0, 0.25, 20), (4.0, 0.5, 20)]
 DELTA = 1e-5
 
@@ -55,6 +67,7 @@ def test_the_accountants_agree(setting):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting not in FEW])
 def test_the_accountants_agree_on_every_setting(setting):
     agree(*setting)
