@@ -72,7 +72,7 @@ def test_a_million_draws_are_the_discrete_gaussian(stddev):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stddev", [0.3, 1.0, 2047.9, 2048.1, 5000.0, 2.0**24])
+@pytest.mark.parametrize("stddev", [1.0, 2047.9, 2048.1, 5000.0, 2.0**24])
 def test_every_size_of_noise_is_the_discrete_gaussian(stddev):
     assert complaints(discrete_gaussian(stddev, DRAWS, ReplayableEntropy(b"every size")), stddev) == []
 
