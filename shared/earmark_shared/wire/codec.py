@@ -16,6 +16,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from earmark_shared.errors import MalformedError
 from earmark_shared.shapes import Message, shapes
+from earmark_shared.wire.policy import check_listed
 from earmark_shared.wire.v1 import enrol_pb2, round_pb2
 
 MESSAGE_SIZE_MOST = 2 << 20
@@ -25,7 +26,11 @@ _HINTS: dict[type[Message], dict[str, object]] = {}
 
 
 def encode(message: Message) -> bytes:
-    """Return the message's bytes."""
+    """Return the message's bytes.
+
+    Raises:
+        PolicyError: the privacy policy does not list one of its fields.
+    """
     return _to_proto(message).SerializeToString(deterministic=True)
 
 
@@ -54,6 +59,7 @@ def _proto_class(kind: type[Message]) -> type[ProtoMessage]:
 
 
 def _to_proto(message: Message) -> ProtoMessage:
+    check_listed(type(message))
     fields = {name: _plain(getattr(message, name)) for name in shapes(type(message))}
     return _proto_class(type(message))(**fields)
 
