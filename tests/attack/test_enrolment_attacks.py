@@ -22,6 +22,7 @@ from earmark_server.enrolment import Enroller
 from earmark_server.limits import FAILURES_AN_HOUR, Limits
 from earmark_server.service import EnrolmentService, Ports, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.tls import DAY_S, TlsAuthority
+from earmark_shared.crypto.certificates import Certificate, issue
 from earmark_shared.crypto.enrol_log import Head, read_head, revoked_hash, sign_head
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey, public_openssh
@@ -172,7 +173,7 @@ def test_a_server_that_the_invitation_does_not_name_learns_nothing(federation, d
         with pytest.raises(AdmissionError):
             enrol.join(database, lured, token, federation.world, as_lab=False)
         assert heard == []
-        assert load_pending(database) is None
+        assert load_pending(database, token) is None
         with monkeypatch.context() as patched, pytest.raises(NetworkError):
             patched.setattr(enrol, "check_root", lambda *_: None)
             enrol.join(database, lured, token, federation.world, as_lab=False)
@@ -271,6 +272,37 @@ def test_a_server_that_does_not_prove_admission_is_not_believed(federation, data
             federation.join(second, token)
 
 
+def test_certificates_for_somebody_elses_keys_are_not_taken(federation, database, monkeypatch):
+    """A server that swaps what it issues: both certificates are genuine, but not this device's."""
+    now_s = int(federation.clock())
+    other, node = Identity.create(os.urandom), NodeKey.create()
+    swapped = {
+        "cert": issue(federation.authority.identity, Certificate(bytes(16), other.public, now_s + DAY_S, 1)),
+        "tls_cert": federation.authority.tls.issue_client(node.public, bytes(16), now_s=now_s),
+    }
+    for field, lie in swapped.items():
+        with monkeypatch.context() as patched, pytest.raises(CertificateError, match="another key"):
+            answer_with(patched, Admission, **{field: lie})
+            federation.join(database)
+    with pytest.raises(CertificateError, match="expired"):
+        past = Certificate(bytes(16), Identity.create(os.urandom).public, now_s - 1, 1)
+        with monkeypatch.context() as patched:
+            answer_with(patched, Admission, cert=issue(federation.authority.identity, past))
+            federation.join(database)
+    assert load_membership(database) is None
+
+
+@pytest.mark.parametrize("older", [{"at_s": 1}, {"least_epoch": 0}])
+def test_a_head_never_goes_back(federation, database, monkeypatch, older):
+    membership = federation.join(database)
+    now = read_head(membership.head, membership.root.authority)
+    stale = sign_head(federation.authority.identity, dataclasses.replace(now, **older))
+    with monkeypatch.context() as patched, pytest.raises(LogError):
+        answer_with(patched, News, head=stale)
+        enrol.follow(database, federation.world)
+    assert load_membership(database).head == membership.head
+
+
 def rewrite_log(federation):
     """What an operator with the database in hand can do: make the first entry never have been."""
     with sqlite3.connect(federation.authority.places.registry) as raw:
@@ -342,8 +374,18 @@ def test_a_join_whose_answer_was_lost_goes_on_with_the_same_token(federation, da
         patched.setattr(enrol, "call", cut)
         federation.join(database, token)
     first = federation.registry.devices()[0].alias
+    assert load_pending(database, os.urandom(16)) is None
     assert federation.join(database, token).alias == first
-    assert load_pending(database) is None
+    assert load_pending(database, token) is None
+
+
+def test_a_join_that_failed_for_good_starts_afresh_with_another_invitation(federation, database, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(LogError):
+        answer_with(patched, Admission, index=7)
+        federation.join(database)
+    federation.join(database)
+    first, second = federation.registry.devices()
+    assert first.identity != second.identity
 
 
 def test_a_server_that_is_gone_is_a_network_error_and_nothing_is_deleted(federation, database, tmp_path):

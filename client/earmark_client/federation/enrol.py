@@ -31,7 +31,7 @@ from earmark_client.federation.identity import (
     store_membership,
     store_pending,
 )
-from earmark_shared.crypto.certificates import ALIAS_SIZE, Enrolment, read
+from earmark_shared.crypto.certificates import Enrolment, read
 from earmark_shared.crypto.enrol_log import Change, Entry, cert_hash, check_revoked, read_head
 from earmark_shared.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from earmark_shared.crypto.secrets import Entropy
@@ -51,7 +51,6 @@ from earmark_shared.enrolment import (
     Renewed,
     Root,
     check_root,
-    read_plan_key,
     sign_join,
     unpack,
 )
@@ -118,9 +117,9 @@ def join(database: Database, invitation: Invitation, token: bytes, world: World,
     root = _greet(invitation, fetch_certificate(invitation.address))
     if root.is_lab != as_lab:
         raise PolicyError("Only one of the two, the federation or this join, is a lab.", hint="Ask for the right invitation.")
-    keys = load_pending(database) or DeviceKeys.create(world.entropy)
+    keys = load_pending(database, token) or DeviceKeys.create(world.entropy)
     with database.transaction():
-        store_pending(database, keys)
+        store_pending(database, keys, token)
         if as_lab:
             record_lab(database)
     unsigned = Join(root.challenge, token, keys.identity.public, keys.node.public, as_lab, bytes(64), bytes(8))
@@ -150,13 +149,15 @@ def follow(database: Database, world: World) -> Enrolment:
     head = read_head(news.head, membership.root.authority)
     verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
     check_revoked(head, news.revoked)
-    if head.least_epoch < known.least_epoch or not set(_aliases(membership.revoked)) <= set(_aliases(news.revoked)):
-        raise LogError("the enrolment log takes back a revocation")
-    read_plan_key(news.plan_key, membership.root.authority, now_s=now_s)
     root = replace(membership.root, plan_key=news.plan_key)
+    after = replace(membership, root=root, head=news.head, revoked=news.revoked, tls_certificate=renewed)
+    is_back = head.at_s < known.at_s or head.least_epoch < known.least_epoch
+    if is_back or not membership.enrolment.revoked <= after.enrolment.revoked:
+        raise LogError("the enrolment log goes back, or takes back a revocation")
+    after.plan_key(now_s=now_s)
     with database.transaction():
-        store_membership(database, replace(membership, root=root, head=news.head, revoked=news.revoked, tls_certificate=renewed))
-    return Enrolment(root.authority, frozenset(_aliases(news.revoked)), head.least_epoch)
+        store_membership(database, after)
+    return after.enrolment
 
 
 def leave(database: Database) -> None:
@@ -212,7 +213,7 @@ def _check_admission(membership: Membership, admission: Admission, *, now_s: int
     if certificate.identity != keys.identity.public:
         raise CertificateError("the enrolment certificate is for another key")
     _check_tls(admission.tls_cert, membership)
-    read_plan_key(root.plan_key, root.authority, now_s=now_s)
+    membership.plan_key(now_s=now_s)
     head = read_head(admission.head, root.authority)
     entry = Entry(Change.JOINED, certificate.alias, cert_hash(admission.cert), admission.joined_s, membership.is_lab)
     verify_inclusion(leaf_hash(entry.encode()), admission.index, head.size, unpack(admission.path), head.root)
@@ -237,10 +238,6 @@ def _renew(channel: grpc.Channel, membership: Membership, *, now_s: int) -> byte
     renewed = call(channel, "Members", "Renew", request, Renewed)
     _check_tls(renewed.tls_cert, membership)
     return renewed.tls_cert
-
-
-def _aliases(revoked: bytes) -> list[bytes]:
-    return unpack(revoked, ALIAS_SIZE)
 
 
 def _pem(der: bytes) -> bytes:

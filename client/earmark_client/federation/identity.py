@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_shared.crypto.certificates import peek
+from earmark_shared.crypto.certificates import ALIAS_SIZE, Enrolment, peek
+from earmark_shared.crypto.enrol_log import read_head
+from earmark_shared.crypto.hashing import digest
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey
-from earmark_shared.enrolment import Root
+from earmark_shared.enrolment import Root, read_plan_key, unpack
 from earmark_shared.errors import TamperedError
 from earmark_shared.files import make_private_folder, wipe, write_private
 from earmark_shared.wire.channel import Address, Credentials
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from earmark_client.store.database import Database
     from earmark_shared.crypto.secrets import Entropy
 
-PENDING = ("pending.identity", "pending.node_key")
+PENDING = ("pending.identity", "pending.node_key", "pending.token")
 NAMES = ("address", "root", "identity", "node_key", "certificate", "tls_certificate", "head", "revoked")
 """What a membership consists of, one blob each; `lab` is kept apart since it outlives every membership."""
 
@@ -85,6 +87,16 @@ class Membership:
         return ssl.DER_cert_to_PEM_cert(self.root.tls_ca).encode()
 
     @property
+    def enrolment(self) -> Enrolment:
+        """What this device knew of enrolment when it last followed the log (`enrol.follow` brings it up to date)."""
+        head = read_head(self.head, self.root.authority)
+        return Enrolment(self.root.authority, frozenset(unpack(self.revoked, ALIAS_SIZE)), head.least_epoch)
+
+    def plan_key(self, *, now_s: int) -> bytes:
+        """Return the key that signs rounds, 32 bytes; CertificateError if it has run out."""
+        return read_plan_key(self.root.plan_key, self.root.authority, now_s=now_s)
+
+    @property
     def credentials(self) -> Credentials:
         """This device's TLS key and certificate."""
         return Credentials(self.keys.node.private_pem(), ssl.DER_cert_to_PEM_cert(self.tls_certificate).encode())
@@ -100,15 +112,18 @@ def record_lab(database: Database) -> None:
     database.set_federation_value("lab", b"\x01")
 
 
-def load_pending(database: Database) -> DeviceKeys | None:
-    """Return the keys of a join that was begun and not finished."""
-    identity, node = (database.federation_value(name) for name in PENDING)
-    return DeviceKeys(Identity(identity), NodeKey(node)) if identity and node else None
+def load_pending(database: Database, token: bytes) -> DeviceKeys | None:
+    """Return the keys of a join that was begun with this token and not finished; another token wants fresh ones."""
+    identity, node, known = (database.federation_value(name) for name in PENDING)
+    if identity is None or node is None or known != digest("earmark/enrol/token", token):
+        return None
+    return DeviceKeys(Identity(identity), NodeKey(node))
 
 
-def store_pending(database: Database, keys: DeviceKeys) -> None:
+def store_pending(database: Database, keys: DeviceKeys, token: bytes) -> None:
     """Keep the keys of a join that begins; inside a transaction."""
-    for name, value in zip(PENDING, (keys.identity.private_bytes(), keys.node.private_bytes()), strict=True):
+    values = (keys.identity.private_bytes(), keys.node.private_bytes(), digest("earmark/enrol/token", token))
+    for name, value in zip(PENDING, values, strict=True):
         database.set_federation_value(name, bytes(value))
 
 
