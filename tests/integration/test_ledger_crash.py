@@ -2,7 +2,6 @@
 
 import os
 import random
-import select
 import signal
 import time
 
@@ -36,8 +35,8 @@ def run_rounds(folder, first, say):
             say(f"committed {number}")
 
 
-def killed_after(seconds, folder, first):
-    """Fork a device, kill -9 it after `seconds`, return what it said it did."""
+def killed_after(acts, seconds, folder, first):
+    """Fork a device, kill -9 it `seconds` after it said `acts` things, return all that it said."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -46,12 +45,15 @@ def killed_after(seconds, folder, first):
         finally:
             os._exit(1)
     os.close(writing)
-    select.select([reading], [], [], 10)
+    said = b""
+    while said.count(b"\n") < acts and (heard := os.read(reading, 4096)):
+        said += heard
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with os.fdopen(reading) as pipe:
-        return [line.split() for line in pipe.read().splitlines()]
+    with os.fdopen(reading, "rb") as pipe:
+        said += pipe.read()
+    return [line.split() for line in said.decode().splitlines()]
 
 
 def check_against(folder, said, before):
@@ -80,7 +82,7 @@ def check_against(folder, said, before):
 def kill_many(folder, kills, seed):
     dice, spent, acts = random.Random(seed), 0.0, set()
     for kill in range(kills):
-        said = killed_after(dice.uniform(0.0, 0.05), folder, 1 + kill * ENOUGH)
+        said = killed_after(dice.randrange(14), dice.uniform(0.0, 0.01), folder, 1 + kill * ENOUGH)
         spent = check_against(folder, said, spent)
         acts.add(said[-1][0] if said else "nothing")
     assert acts >= {"asked", "sent"}, f"kills fell in {acts} only"
