@@ -57,7 +57,9 @@ def average_precision(ranked: list[str], relevant: set[str]) -> float:
     return total / len(relevant)
 
 
-def by_words(library: Library, rows: list[Row], queries: dict[str, dict[str, list[str]]], kind: str) -> tuple[list[float], list[bool]]:
+def by_words(
+    library: Library, rows: list[Row], queries: dict[str, dict[str, list[str]]], kind: str
+) -> tuple[list[float], list[bool]]:
     """Average precision and whether the first hit is right, for each query of a kind."""
     precisions, firsts = [], []
     for label, texts in queries.items():
@@ -89,8 +91,8 @@ def kept(library: Library, rows: list[Row], queries: dict[str, dict[str, list[st
     outcome = []
     for label, texts in queries.items():
         relevant = {str(row.path) for row in rows if row.label == label}
-        for text in texts["seen"] if relevant else []:
-            outcome.append(any(hit.path in relevant for hit in library.search(Query(text=text, limit=len(rows))).hits))
+        answers = [library.search(Query(text=text, limit=len(rows))) for text in texts["seen"]] if relevant else []
+        outcome += [any(hit.path in relevant for hit in answer.hits) for answer in answers]
     return outcome
 
 

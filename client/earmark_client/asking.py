@@ -28,7 +28,32 @@ MOST_EXAMPLE_SEGMENTS = 64
 """A longer example is thinned out to this many segments, evenly."""
 SAME_WORDS = 0.5
 """Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
-UNSAID = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "off", "on", "or", "some", "the", "to", "while", "with", "my", "your"])
+SAID_COLUMNS = ("names", "corrections")
+UNSAID = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "by",
+        "for",
+        "from",
+        "in",
+        "is",
+        "it",
+        "of",
+        "off",
+        "on",
+        "or",
+        "some",
+        "the",
+        "to",
+        "while",
+        "with",
+        "my",
+        "your",
+    ]
+)
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -79,11 +104,14 @@ def _nothing_there(path: Path, at_s: float | None) -> AudioError:
 
 
 def word_matches(database: Database, text: str) -> dict[int, float]:
-    """Share of the text's words that stand in a clip's file name or labels, by clip id; clips with half of them or more."""
+    """Share of the text's words that stand in a clip's file name or people's labels, by clip id; half of them or more.
+
+    The model's own labels are left out: they are the sound's evidence already, and would count twice.
+    """
     words = content_words(text)
     found: Counter[int] = Counter()
     for word in sorted(words):
-        found.update(clip_id for clip_id, _ in database.search_words(word))
+        found.update(clip_id for clip_id, _ in database.search_words(word, columns=SAID_COLUMNS))
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
 

@@ -101,7 +101,7 @@ class HitMaker:
             like = query.like.name if query.like else query.text
             reasons.append(Evidence("example", f"sounds like {like}", float(scored.example[row])))
         if scored.words is not None and scored.words[row] > 0:
-            reasons.append(Evidence("words", f"in its name or labels: {_name(clip)}", float(scored.words[row])))
+            reasons.append(Evidence("words", f"in its name or your labels: {_name(clip)}", float(scored.words[row])))
         for unwanted, probability in zip(query.exclude, scored.minus, strict=True):
             reasons.append(Evidence("not", f"how much it sounds like {unwanted}", float(probability[row])))
         return reasons

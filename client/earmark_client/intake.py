@@ -254,7 +254,7 @@ def add_sounds(
     on_progress: Callable[[AddProgress], None] | None = None,
 ) -> AddReport:
     """Find the sounds under `paths`, read them and store them; the caller holds the home's lock."""
-    found = list(find_sounds(paths))
+    found = list(find_sounds(dict.fromkeys(path.expanduser().absolute() for path in paths)))
     files = [(sound.path, sound.root) for sound in found if isinstance(sound, FoundSound)]
     tally = Tally(len(found))
     tally.problems = [(str(problem.path), problem.error) for problem in found if isinstance(problem, FindProblem)]

@@ -49,7 +49,9 @@ class LabelSet:
         """The labels worth telling, best first, from `(labels,)` scores; a taught sound goes before the words of others."""
         count = len(self._phrases.names)
         threshold = self._model.labeler.calibration.threshold
-        taught = [Label(name, float(score)) for name, score in zip(self._taught, scores[count:], strict=False) if score >= threshold]
+        taught = [
+            Label(name, float(score)) for name, score in zip(self._taught, scores[count:], strict=False) if score >= threshold
+        ]
         named = self._model.labeler.top_labels(scores[:count], self._phrases)
         return [*sorted(taught, key=lambda label: -label.score), *(Label(name, float(score)) for name, score in named)]
 

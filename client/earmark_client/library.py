@@ -279,16 +279,24 @@ class Library:
     def _shelf(self) -> Shelf:
         if self._opened_shelf is None:
             labeler = self._model.labeler
-            self._opened_shelf = Shelf(self._database, self._model.version, text_dim=labeler.text_dim, sound_dim=labeler.sound_dim)
+            self._opened_shelf = Shelf(
+                self._database, self._model.version, text_dim=labeler.text_dim, sound_dim=labeler.sound_dim
+            )
         else:
             self._opened_shelf.refresh()
         return self._opened_shelf
 
     def _segment_at(self, clip: Clip, at_s: float) -> int:
         table = self._database.segments_of(clip.id)
-        here = [segment_id for segment_id, start_s, end_s in zip(table.ids, table.start_s, table.end_s, strict=True) if start_s <= at_s < end_s]
+        here = [
+            segment_id
+            for segment_id, start_s, end_s in zip(table.ids, table.start_s, table.end_s, strict=True)
+            if start_s <= at_s < end_s
+        ]
         if not here:
-            raise NotInLibraryError(f"Clip {clip.id} has nothing to hear at {at_s:g} s.", hint="`earmark show` says what is where.")
+            raise NotInLibraryError(
+                f"Clip {clip.id} has nothing to hear at {at_s:g} s.", hint="`earmark show` says what is where."
+            )
         return int(here[len(here) // 2])
 
     def _clips_named(self, target: str) -> list[int]:

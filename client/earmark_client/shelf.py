@@ -15,7 +15,6 @@ from earmark_client.store.blocks import Block
 from earmark_client.store.vectors import VectorIndex
 
 if TYPE_CHECKING:
-
     import numpy.typing as npt
 
     from earmark_client.catalogue import Pool

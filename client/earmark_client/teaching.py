@@ -74,9 +74,7 @@ def remove_label(database: Database, name: str, model_version: str) -> None:
                 database.set_labels(clip_id, kept, model_version=model_version)
 
 
-def describe_clip(
-    database: Database, shelf: Shelf, labels: LabelSet, clip: Clip
-) -> list[tuple[Segment, tuple[Label, ...]]]:
+def describe_clip(database: Database, shelf: Shelf, labels: LabelSet, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
     """Stretches of a clip, in order of time; consecutive segments with the same best label are one."""
     catalogue = shelf.catalogue
     positions = np.flatnonzero(catalogue.clip_ids == clip.id)

@@ -61,7 +61,9 @@ def sounds(tmp_path_factory):
     """Short clips, and one long enough to be committed in several steps."""
     folder = tmp_path_factory.mktemp("sounds")
     for number in range(12):
-        write_sound(folder, f"short{number}", tone(2 + number / 4, 200 + 40 * number) + noise(2 + number / 4, seed=number, level=0.02))
+        write_sound(
+            folder, f"short{number}", tone(2 + number / 4, 200 + 40 * number) + noise(2 + number / 4, seed=number, level=0.02)
+        )
     long = np.concatenate([chirp(30), clicks(30), noise(60, seed=5)])
     write_sound(folder, "long", long, container="flac")
     return folder

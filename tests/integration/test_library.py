@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_removed_clips_are_gone_from_every_search(library, sounds):
 def test_a_clip_is_described_from_beginning_to_end(stocked, sounds):
     stretches = stocked.describe(stocked.clip(str(sounds / "siren.wav")))
     assert stretches[0][0].start_s == 0.0
-    assert all(before[0].start_s < after[0].start_s for before, after in zip(stretches, stretches[1:], strict=False))
+    assert all(before[0].start_s < after[0].start_s for before, after in pairwise(stretches))
 
 
 def test_review_asks_about_the_least_certain_first(stocked):
@@ -216,12 +217,16 @@ def test_search_goes_on_in_one_process_while_another_adds(library, sounds, tmp_p
 def test_the_same_file_gives_the_same_bits_whatever_the_company(tmp_path, sounds):
     """Across runs, numbers of threads, and neighbours in a batch."""
     stored = []
-    for number, (jobs, paths) in enumerate([(1, [sounds / "siren.wav"]), (2, [sounds]), (4, [sounds / "wind", sounds / "siren.wav"])]):
+    for number, (jobs, paths) in enumerate(
+        [(1, [sounds / "siren.wav"]), (2, [sounds]), (4, [sounds / "wind", sounds / "siren.wav"])]
+    ):
         home = tmp_path / f"home{number}"
         with Library.create(home, unlock=KeyFile(tmp_path / f"key{number}")) as library:
             library.add(paths, jobs=jobs)
             clip = library.clip(str(sounds / "siren.wav"))
             ids = library._database.segments_of(clip.id).ids
-            blocks = [library._database.fetch(kind, library.status().model, ids) for kind in ("text", "sound", "encoder", "strength")]
+            blocks = [
+                library._database.fetch(kind, library.status().model, ids) for kind in ("text", "sound", "encoder", "strength")
+            ]
             stored.append([np.ascontiguousarray(block.rows).tobytes() for block in blocks])
     assert stored[0] == stored[1] == stored[2]

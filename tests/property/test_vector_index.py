@@ -24,7 +24,12 @@ def libraries(draw):
 
 
 @settings(max_examples=120, deadline=None)
-@given(libraries(), numbers.arrays(np.float32, (2, DIM), elements=st.floats(-1, 1, width=32)), st.integers(1, 70), st.sampled_from([10, 1000]))
+@given(
+    libraries(),
+    numbers.arrays(np.float32, (2, DIM), elements=st.floats(-1, 1, width=32)),
+    st.integers(1, 70),
+    st.sampled_from([10, 1000]),
+)
 def test_the_index_is_the_brute_force_oracle(library, queries, k, exact_below):
     rows, ids, removed, cut = library
     index = VectorIndex.build(DIM, [Block(ids[:cut], rows[:cut])], exact_below=exact_below)
@@ -65,7 +70,9 @@ def clustered(seed, count, dim, clusters):
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_recall_above_the_exact_size(dtype):
     rows = clustered(0, 60_000, 128, 1_200)
-    queries = np.concatenate([clustered(0, 60_000, 128, 1_200)[::3_000], clustered(9, 20, 128, 20)])  # like the rows, and not at all
+    queries = np.concatenate(
+        [clustered(0, 60_000, 128, 1_200)[::3_000], clustered(9, 20, 128, 20)]
+    )  # like the rows, and not at all
     index = VectorIndex.build(128, [Block(np.arange(60_000), rows)], dtype=dtype)
     assert not index.is_exact
     truth = np.argsort(-(queries @ rows.T), axis=1)[:, :10]

@@ -37,12 +37,43 @@ def database(path):
 
 
 def row(name="a", **more):
-    return ClipRow(**{"content_sha256": name, "duration_s": 0.0, "sample_rate_hz": 8000, "channels": 2, "size_bytes": 5, "added_at_s": 1.0, "recorded_at_s": 2.0, "model_version": MODEL, **more})
+    return ClipRow(
+        **{
+            "content_sha256": name,
+            "duration_s": 0.0,
+            "sample_rate_hz": 8000,
+            "channels": 2,
+            "size_bytes": 5,
+            "added_at_s": 1.0,
+            "recorded_at_s": 2.0,
+            "model_version": MODEL,
+            **more,
+        }
+    )
 
 
 def test_the_pragmas_are_what_the_design_says(database):
-    settings = {name: database._one(f"PRAGMA {name}")[0] for name in ("journal_mode", "synchronous", "secure_delete", "temp_store", "trusted_schema", "foreign_keys", "cipher_memory_security")}
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "temp_store": 2, "trusted_schema": 0, "foreign_keys": 1, "cipher_memory_security": "1"}
+    settings = {
+        name: database._one(f"PRAGMA {name}")[0]
+        for name in (
+            "journal_mode",
+            "synchronous",
+            "secure_delete",
+            "temp_store",
+            "trusted_schema",
+            "foreign_keys",
+            "cipher_memory_security",
+        )
+    }
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "secure_delete": 1,
+        "temp_store": 2,
+        "trusted_schema": 0,
+        "foreign_keys": 1,
+        "cipher_memory_security": "1",
+    }
 
 
 def test_a_clip_is_searchable_once_it_is_finished(database):
@@ -93,7 +124,13 @@ def test_blobs_stay_small(database):
     with database.transaction():
         clip_id = database.insert_clip(row(), "/a")
         n = 3000
-        database.add_segments([clip_id] * n, np.arange(n), np.arange(n) + 1, model_version=MODEL, vectors={"text": vectors(0, n, 384).astype(np.float16)})
+        database.add_segments(
+            [clip_id] * n,
+            np.arange(n),
+            np.arange(n) + 1,
+            model_version=MODEL,
+            vectors={"text": vectors(0, n, 384).astype(np.float16)},
+        )
     sizes = [size for (size,) in database._all("SELECT length(data) FROM vector_blobs")]
     assert max(sizes) <= BLOB_BYTES
     assert sum(sizes) == n * 768
@@ -321,7 +358,11 @@ def test_faults_have_names(path, database, tmp_path):
 def test_migrations_run_in_order_and_whole(path, monkeypatch):
     Database.create(path, KEY).close()
     second = ("CREATE TABLE later (x)",)
-    monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (*schema.MIGRATIONS, second, ("CREATE TABLE half (x)", "NONSENSE"))))
+    monkeypatch.setattr(
+        connection,
+        "migrate",
+        lambda raw: schema.migrate(raw, (*schema.MIGRATIONS, second, ("CREATE TABLE half (x)", "NONSENSE"))),
+    )
     with pytest.raises(StoreError):
         Database.open(path, KEY)
     monkeypatch.setattr(connection, "migrate", lambda raw: schema.migrate(raw, (*schema.MIGRATIONS, second)))

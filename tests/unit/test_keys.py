@@ -126,7 +126,12 @@ class Locked(FakeKeyring):
 
 
 def test_keyrings_that_do_not_encrypt_are_refused(tmp_path):
-    for name, module in (("PlaintextKeyring", "x"), ("Keyring", "keyring.backends.null"), ("Keyring", "keyring.backends.fail"), ("E", "keyrings.alt.file")):
+    for name, module in (
+        ("PlaintextKeyring", "x"),
+        ("Keyring", "keyring.backends.null"),
+        ("Keyring", "keyring.backends.fail"),
+        ("E", "keyrings.alt.file"),
+    ):
         backend = type(name, (FakeKeyring,), {"__module__": module})()
         with pytest.raises(SettingsError) as caught:
             lock(tmp_path, Keyring(backend))

@@ -105,10 +105,13 @@ class VectorStore(ClipStore):
         self._write("DELETE FROM clips WHERE id = ?", (clip_id,))
 
     def _forget_segments(self, clip_id: int) -> None:
-        gone = np.array([row[0] for row in self._all("SELECT id FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))], np.int64)
+        gone = np.array(
+            [row[0] for row in self._all("SELECT id FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))], np.int64
+        )
         if len(gone):
             touched = self._all(
-                "SELECT id, first_id, rows, ids FROM vector_blobs WHERE last_id >= ? AND first_id <= ?", (int(gone[0]), int(gone[-1]))
+                "SELECT id, first_id, rows, ids FROM vector_blobs WHERE last_id >= ? AND first_id <= ?",
+                (int(gone[0]), int(gone[-1])),
             )
             for blob_id, first_id, rows, ids in touched:
                 if np.isin(bytes_to_ids(ids, first_id, rows), gone).any():
@@ -145,7 +148,9 @@ class VectorStore(ClipStore):
         )
 
     def _blob_ids(self, kind: str, model_version: str) -> list[int]:
-        rows = self._all("SELECT id FROM vector_blobs WHERE kind = ? AND model_version = ? ORDER BY first_id", (kind, model_version))
+        rows = self._all(
+            "SELECT id FROM vector_blobs WHERE kind = ? AND model_version = ? ORDER BY first_id", (kind, model_version)
+        )
         return [row[0] for row in rows]
 
     def _blob(self, blob_id: int) -> Block | None:

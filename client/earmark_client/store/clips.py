@@ -132,7 +132,9 @@ class ClipStore(Connection):
 
     def counts(self) -> Counts:
         """How much the library holds."""
-        ready = self._one("SELECT count(*), ifnull(sum(duration_s), 0.0), ifnull(sum(size_bytes), 0) FROM clips WHERE state = 'ready'")
+        ready = self._one(
+            "SELECT count(*), ifnull(sum(duration_s), 0.0), ifnull(sum(size_bytes), 0) FROM clips WHERE state = 'ready'"
+        )
         pending = self._one("SELECT count(*) FROM clips WHERE state = 'pending'")[0]
         segments = self._one("SELECT count(*) FROM segments")[0]
         return Counts(ready[0], pending, segments, ready[1], ready[2])

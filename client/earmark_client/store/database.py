@@ -23,19 +23,25 @@ WORD_COLUMNS = ("names", "labels", "corrections")
 class Database(VectorStore):
     """One library's encrypted database; every change happens inside `with database.transaction():`."""
 
-    def set_words(self, clip_id: int, *, names: str | None = None, labels: str | None = None, corrections: str | None = None) -> None:
+    def set_words(
+        self, clip_id: int, *, names: str | None = None, labels: str | None = None, corrections: str | None = None
+    ) -> None:
         """Replace the searchable words of a ready clip, those that are given."""
         for column, text in zip(WORD_COLUMNS, (names, labels, corrections), strict=True):
             if text is not None:
                 self._write(f"UPDATE words SET {column} = ? WHERE rowid = ?", (text, clip_id))  # noqa: S608  (constants only)
 
-    def search_words(self, text: str, limit: int = 200) -> list[tuple[int, float]]:
-        """Clips with any of the words in `text`, best first: (clip id, BM25 relevance, higher is better)."""
+    def search_words(self, text: str, limit: int = 200, *, columns: Sequence[str] = WORD_COLUMNS) -> list[tuple[int, float]]:
+        """Clips with any of the words in `text`, best first: (clip id, BM25 relevance, higher is better).
+
+        `columns`, of `WORD_COLUMNS`, says whose words count: the file names', the model's labels', people's labels.
+        """
         words = re.findall(r"\w+", text)
         if not words:
             return []
         # Quoted, a word is a word: FTS5's own operators (NEAR, NOT, *) are not for a user's sentence to reach.
-        match = " OR ".join(f'"{word}"' for word in words)
+        any_word = " OR ".join(f'"{word}"' for word in words)
+        match = f"{{{' '.join(columns)}}} : ({any_word})"
         rows = self._all("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?", (match, limit))
         return [(row[0], row[1]) for row in rows]
 

@@ -117,7 +117,9 @@ def write_header(home: Path, secret: Secret, data_key: bytes, home_id: str) -> N
         if keyring.secret(home_id) is None:
             keyring.store_secret(home_id, secrets.token_bytes(KEY_BYTES))
     header["nonce"] = secrets.token_hex(12)
-    header["wrapped"] = AESGCM(_wrapping_key(secret, header)).encrypt(bytes.fromhex(header["nonce"]), data_key, _aad(header)).hex()
+    header["wrapped"] = (
+        AESGCM(_wrapping_key(secret, header)).encrypt(bytes.fromhex(header["nonce"]), data_key, _aad(header)).hex()
+    )
     write_atomic(home / HEADER_NAME, _canonical(header))
 
 
@@ -125,7 +127,7 @@ def read_header(home: Path) -> dict[str, Any]:
     """`key.json` as a dict; one byte off its canonical form is TamperedError, none at all HomeMissingError."""
     path = home / HEADER_NAME
     if not path.exists():
-        raise HomeMissingError(f"There is no library in {home}.", hint="Add a folder of recordings to begin one.")
+        raise HomeMissingError(f"There is no library in {home}.", hint="Begin one: earmark init.")
     data = read_private(path, limit=4096)
     try:
         header = json.loads(data)
@@ -165,15 +167,23 @@ def _aad(header: dict[str, Any]) -> bytes:
 def _wrapping_key(secret: Secret, header: dict[str, Any]) -> bytes:
     if isinstance(secret, Passphrase):
         return _stretch(secret.text, header["kdf"])
-    stored = _read_key_file(secret.path) if isinstance(secret, KeyFile) else _keyring_secret(secret.open(), str(header["home_id"]))
-    return HKDF(SHA256(), KEY_BYTES, salt=bytes.fromhex(header["home_id"]), info=b"earmark/wrap/" + secret.mode.encode()).derive(stored)
+    stored = (
+        _read_key_file(secret.path) if isinstance(secret, KeyFile) else _keyring_secret(secret.open(), str(header["home_id"]))
+    )
+    return HKDF(SHA256(), KEY_BYTES, salt=bytes.fromhex(header["home_id"]), info=b"earmark/wrap/" + secret.mode.encode()).derive(
+        stored
+    )
 
 
 def _stretch(passphrase: str | bytes, kdf: dict[str, Any]) -> bytes:
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
     stretch = Argon2id(
-        salt=bytes.fromhex(kdf["salt"]), length=KEY_BYTES, iterations=kdf["passes"], lanes=kdf["lanes"], memory_cost=kdf["memory_kib"]
+        salt=bytes.fromhex(kdf["salt"]),
+        length=KEY_BYTES,
+        iterations=kdf["passes"],
+        lanes=kdf["lanes"],
+        memory_cost=kdf["memory_kib"],
     )
     return stretch.derive(passphrase.encode() if isinstance(passphrase, str) else passphrase)
 

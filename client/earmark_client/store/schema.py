@@ -73,7 +73,7 @@ FIRST = (
         created_at_s REAL NOT NULL)""",
     "CREATE INDEX corrections_by_clip ON corrections (clip_id)",
     "CREATE INDEX corrections_by_segment ON corrections (segment_id)",
-    "CREATE VIRTUAL TABLE words USING fts5 (names, labels, corrections, tokenize = 'unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE words USING fts5 (names, labels, corrections, tokenize = 'porter unicode61 remove_diacritics 2')",
     # Without this FTS5 leaves a deleted word in its index until some later merge.
     "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
 )
