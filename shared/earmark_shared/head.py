@@ -116,6 +116,15 @@ def check_arrays(schema: HeadSchema, arrays: Arrays) -> None:
             raise ModelError(f"the head's {name} holds a value that is no weight")
 
 
+def arrays_sha256(schema: HeadSchema, arrays: Arrays) -> bytes:
+    """Return the 32 bytes that a round plan names this very head by, whatever file it is kept in."""
+    check_arrays(schema, arrays)
+    whole = hashlib.sha256(b"earmark/head/arrays" + schema.sha256())
+    for name in NAMES:
+        whole.update(arrays[name].astype("<f4").tobytes())
+    return whole.digest()
+
+
 def flatten(schema: HeadSchema, arrays: Arrays) -> Floats:
     """Lay the trained arrays out as one `(d,) float32`, in the schema's order, row by row."""
     check_arrays(schema, arrays)

@@ -24,6 +24,8 @@ SLACK_STEPS = 16
 """Noise is drawn as if a clip moved the sum by this many steps more: covers 256 coordinates of other clips cut one step off."""
 MIN_RECORDS = 64
 """A device with fewer clips does not train: its sampling rate would be too high."""
+LAB_MIN_RECORDS = 16
+"""The same in a home that joined with `--lab`."""
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -74,14 +76,15 @@ def poisson_sample(records: int, sampling_probability: float, entropy: Entropy) 
     return np.flatnonzero(words < np.uint64(threshold)).astype(np.int64)
 
 
-def public_bucket(records: int) -> int:
+def public_bucket(records: int, *, is_lab: bool = False) -> int:
     """Return `records` rounded down to a power of two: all that the outside may learn about how much a device holds.
 
     Raises:
-        NoiseError: fewer than MIN_RECORDS.
+        NoiseError: fewer than MIN_RECORDS, or LAB_MIN_RECORDS in a lab home.
     """
-    if records < MIN_RECORDS:
-        raise NoiseError(f"{records} clips are too few to learn from in private", hint=f"training starts at {MIN_RECORDS} clips")
+    least = LAB_MIN_RECORDS if is_lab else MIN_RECORDS
+    if records < least:
+        raise NoiseError(f"{records} clips are too few to learn from in private", hint=f"training starts at {least} clips")
     return 1 << (records.bit_length() - 1)
 
 

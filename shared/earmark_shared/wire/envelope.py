@@ -42,6 +42,16 @@ KINDS: tuple[type[Message], ...] = (
     Abort,
 )
 """A kind's number is its place here; new ones go to the end."""
+ASKED: tuple[type[Message], ...] = (RoundPlan, Roster, Inbox, Survivors, UnmaskReq)
+"""What a server sends, phase by phase from ADVERTISE on."""
+ANSWERS: dict[type[Message], type[Message]] = dict(
+    zip(ASKED, (Advertise, ShareKeys, MaskedChunk, SurvivorSig, Unmask), strict=True)
+)
+"""What a device answers with, or with an Abort."""
+ACTIONS: dict[type[Message], str] = dict(
+    zip(ASKED, ("sa1_advertise", "sa1_share", "sa1_mask", "sa1_confirm", "sa1_unmask"), strict=True)
+)
+"""Under which name Flower carries each."""
 MESSAGES_MOST = 16
 """A masked vector of four million words is sixteen chunks."""
 HEADER_SIZE = 5

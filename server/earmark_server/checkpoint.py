@@ -1,0 +1,159 @@
+"""What a coordinator must not forget: the newest head, the number of the next round, every plan and what became of it.
+
+One folder: `state.json`, replaced as a whole, and a file of arrays per head. A head is on the disk before the state names it, so a
+server that is killed anywhere finds either the state before or the state after. Masked vectors, shares and keys are never here.
+
+    store = Checkpoint(folder)
+    state = store.load() or store.begin(model)
+    store.save(replace(state, rounds=state.rounds + 1))
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_shared.errors import StoreError
+from earmark_shared.files import make_private_folder, write_atomic
+from earmark_shared.head import HeadSchema, arrays_sha256
+
+if TYPE_CHECKING:
+    from earmark_shared.head import Arrays, Floats
+
+FORMAT = 1
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A head under its version."""
+
+    version: int
+    schema: HeadSchema
+    arrays: Arrays
+
+    @property
+    def sha256(self) -> bytes:
+        """What a round plan names it by."""
+        return arrays_sha256(self.schema, self.arrays)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round for the audit: what was planned, who was summed, what was judged. Hashes in hexadecimal."""
+
+    number: int
+    round_id: str
+    plan: str
+    """The signed plan, encoded."""
+    model_version: int
+    outcome: str = "open"
+    """open, aborted, lost (the server died), candidate, refused (by the gate), published."""
+    devices: int = 0
+    """Devices in the opened sums."""
+    transcripts: tuple[tuple[str, str, str], ...] = ()
+    """T1, T3 and the sum's SHA-256 of every shard."""
+    reason: str = ""
+    report: dict[str, float] = field(default_factory=dict)
+    """What the gate measured."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a federation stands."""
+
+    version: int
+    """The newest published head's."""
+    head: str
+    """Its SHA-256; `heads/` holds it under this name."""
+    schema: str
+    """The schema's canonical text."""
+    rounds: tuple[RoundRecord, ...] = ()
+    candidate: str = ""
+    """A head that was computed and not yet judged and published: its SHA-256."""
+
+    @property
+    def open_round(self) -> RoundRecord | None:
+        """The last round, if nothing became of it yet."""
+        return self.rounds[-1] if self.rounds and self.rounds[-1].outcome == "open" else None
+
+    def with_last(self, **changes: Any) -> State:  # noqa: ANN401  the fields of RoundRecord
+        """Return the state with the last round's record changed."""
+        return replace(self, rounds=(*self.rounds[:-1], replace(self.rounds[-1], **changes)))
+
+
+class Checkpoint:
+    """The folder; one process writes it at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, and make it if it isn't there."""
+        self._folder = folder
+        for each in (folder, folder / "heads"):
+            if not each.exists():
+                make_private_folder(each)
+
+    def begin(self, model: Model) -> State:
+        """Write the first state, which names `model`."""
+        state = State(model.version, self.keep(model.schema, model.arrays), model.schema.to_json())
+        self.save(state)
+        return state
+
+    def load(self) -> State | None:
+        """Return the state, or None when there is none yet.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        path = self._folder / STATE
+        if not path.exists():
+            return None
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            rounds = tuple(_record(row) for row in table.pop("rounds"))
+            if table.pop("format") != FORMAT:
+                raise ValueError
+            return State(**table, rounds=rounds)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{path} can't be read.", hint="Restore it from a backup: without it no round goes on.") from error
+
+    def save(self, state: State) -> None:
+        """Replace the state; it is on the disk for good when this returns."""
+        write_atomic(self._folder / STATE, json.dumps({"format": FORMAT} | asdict(state), indent=1).encode())
+
+    def keep(self, schema: HeadSchema, arrays: Arrays) -> str:
+        """Write a head and return its SHA-256."""
+        name = arrays_sha256(schema, arrays).hex()
+        whole = io.BytesIO()
+        np.savez(whole, allow_pickle=False, **dict(arrays))
+        write_atomic(self._folder / "heads" / f"{name}.npz", whole.getvalue())
+        return name
+
+    def arrays(self, schema: HeadSchema, name: str) -> dict[str, Floats]:
+        """Return a head that was kept.
+
+        Raises:
+            StoreError: it is gone, or is not what its name says.
+        """
+        path = self._folder / "heads" / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = {key: stored[key] for key in stored.files}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} can't be read.") from error
+        if arrays_sha256(schema, found).hex() != name:
+            raise StoreError(f"{path} is not the head it was.")
+        return found
+
+    def model(self, state: State) -> Model:
+        """Return the newest published head."""
+        schema = HeadSchema.from_json(state.schema)
+        return Model(state.version, schema, self.arrays(schema, state.head))
+
+
+def _record(row: dict[str, Any]) -> RoundRecord:
+    return RoundRecord(**(row | {"transcripts": tuple(tuple(each) for each in row["transcripts"])}))

@@ -1,0 +1,214 @@
+"""A federation's rounds, one after the other, without I/O but the checkpoint: plan, run, aggregate, judge, publish.
+
+    coordinator = Coordinator(checkpoint, first_model, settings, judge)
+    run = coordinator.begin(now_s)                # a signed plan, on the disk before anybody sees it
+    ...                                           # the transport drives it: round_run.py
+    coordinator.finish(run)                       # sums -> candidate -> gate -> published, each step on the disk before the next
+
+A server that was killed goes on from the checkpoint: a round that was under way is lost (its devices' masks can't be opened by a new
+process, and its plan is never used again), a candidate that was computed is judged, a published head is the next round's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from earmark_server.aggregate import aggregate, apply_update
+from earmark_server.checkpoint import Checkpoint, Model, RoundRecord, State
+from earmark_server.round_run import RoundRun, Rules
+from earmark_shared.crypto.secrets import draw
+from earmark_shared.errors import CountError, PhaseError, TrustError
+from earmark_shared.round import COHORT_LEAST, LAB_COHORT_LEAST, PROTO, Floors, RoundPlan
+from earmark_shared.secagg.transcript import plan_hash
+from earmark_shared.wire.codec import encode
+
+if TYPE_CHECKING:
+    from earmark_shared.crypto.certificates import Enrolment
+    from earmark_shared.crypto.identities import Identity
+    from earmark_shared.crypto.secrets import Entropy
+    from earmark_shared.secagg.server import ShardSum
+
+DEADLINES_S = (60, 60, 300, 30, 60)
+ROUND_LIFE_S = 2 * sum(DEADLINES_S) + 600
+SKEW_S = 30
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a federation's rounds look like; devices refuse what is below their floors."""
+
+    clip_c: float = 1.0
+    log2_scale_c: int = 14
+    z: float = 0.0
+    """Device-level noise multiplier of a shard's sum: 0 (none claimed), 1 or 4."""
+    n_min: int = COHORT_LEAST
+    n_max: int = 128
+    deadline_s: tuple[int, int, int, int, int] = DEADLINES_S
+    shards: int = 1
+    rate: float = 1.0
+    """The head moves by this much of the mean update."""
+    is_lab: bool = False
+
+    @property
+    def floors(self) -> Floors:
+        """What the server itself refuses to go below."""
+        return Floors(n_min=max(self.n_min, LAB_COHORT_LEAST), z=self.z, lab=self.is_lab)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who decides about a candidate, and who publishes it."""
+
+    gate: Callable[[Model, Model], Mapping[str, float]]
+    """Old and candidate -> what was measured; TrustError refuses the candidate."""
+    publish: Callable[[Model, Mapping[str, float]], None]
+    """Make it a release. Called again for the same candidate after a crash: it must then do nothing twice."""
+
+
+@dataclass(frozen=True)
+class Office:
+    """What a coordinator signs with and draws from."""
+
+    plan_key: Identity
+    enrolment: Callable[[], Enrolment]
+    entropy: Entropy
+
+
+class Coordinator:
+    """One federation's rounds."""
+
+    def __init__(self, checkpoint: Checkpoint, first: Model, profile: Profile, office: Office, judge: Judge) -> None:
+        """Go on from the checkpoint, or begin with the model `first`.
+
+        Raises:
+            StoreError: the checkpoint can't be read.
+        """
+        self._checkpoint, self._profile, self._office, self._judge = checkpoint, profile, office, judge
+        self._state = checkpoint.load() or checkpoint.begin(first)
+        if self._state.open_round is not None:
+            self._save(self._state.with_last(outcome="lost", reason="the server stopped"))
+        if self._state.candidate:
+            self._decide()
+
+    @property
+    def state(self) -> State:
+        """Where the federation stands, as it is on the disk."""
+        return self._state
+
+    @property
+    def model(self) -> Model:
+        """The newest published head."""
+        return self._checkpoint.model(self._state)
+
+    def begin(self, now_s: int) -> RoundRun:
+        """Make the next round's plan, sign it, and write it down.
+
+        Raises:
+            PhaseError: a round is under way. PolicyError: the profile is below the floors.
+        """
+        if self._state.open_round is not None:
+            raise PhaseError("a round is under way")
+        plan = self._sign(self._plan(now_s))
+        rules = Rules(self._office.enrolment(), self._profile.floors)
+        run = RoundRun(plan, rules, entropy=self._office.entropy, now_s=now_s)
+        record = RoundRecord(len(self._state.rounds) + 1, plan.round_id.hex(), encode(plan).hex(), plan.model_version)
+        self._save(replace(self._state, rounds=(*self._state.rounds, record)))
+        return run
+
+    def finish(self, run: RoundRun) -> RoundRecord:
+        """Turn a round's sums into the next head, if they can be and the gate lets it; return what became of the round."""
+        if not run.is_over or self._state.open_round is None:
+            raise PhaseError("the round is not over, or was finished before")
+        try:
+            self._compute(run)
+        except (CountError, TrustError) as error:
+            reasons = "; ".join(dict.fromkeys(str(each) for each in (*run.failures, error)))
+            self._save(self._state.with_last(outcome="aborted", reason=reasons))
+            return self._state.rounds[-1]
+        self._decide()
+        return self._state.rounds[-1]
+
+    def abandon(self, reason: str) -> None:
+        """Write down that the round under way came to nothing."""
+        if self._state.open_round is not None:
+            self._save(self._state.with_last(outcome="aborted", reason=reason))
+
+    def _plan(self, now_s: int) -> RoundPlan:
+        model, profile = self.model, self._profile
+        return RoundPlan(
+            round_id=bytes(draw(self._office.entropy, 16)),
+            proto=PROTO,
+            model_version=model.version,
+            model_sha256=model.sha256,
+            schema_sha256=model.schema.sha256(),
+            d=model.schema.size,
+            clip_c=profile.clip_c,
+            log2_scale_c=profile.log2_scale_c,
+            z=profile.z,
+            n_min=profile.n_min,
+            n_max=profile.n_max,
+            deadline_s=profile.deadline_s,
+            not_before=now_s - SKEW_S,
+            not_after=now_s + ROUND_LIFE_S,
+            shards=profile.shards,
+            key_id=self._office.plan_key.public,
+            sig=bytes(64),
+        )
+
+    def _sign(self, plan: RoundPlan) -> RoundPlan:
+        return replace(plan, sig=self._office.plan_key.sign_digest(plan_hash(plan)))
+
+    def _compute(self, run: RoundRun) -> None:
+        model = self.model
+        mean = aggregate(run.sums, run.plan)
+        arrays = apply_update(model.schema, model.arrays, mean, rate=self._profile.rate)
+        name = self._checkpoint.keep(model.schema, arrays)
+        devices = sum(len(each.survivors) for each in run.sums)
+        state = self._state.with_last(outcome="candidate", devices=devices, transcripts=tuple(map(_trace, run.sums)))
+        self._save(replace(state, candidate=name))
+
+    def _decide(self) -> None:
+        """Judge the candidate and publish it; on the disk it stays a candidate until it is published or refused."""
+        old = self.model
+        candidate = Model(old.version + 1, old.schema, self._checkpoint.arrays(old.schema, self._state.candidate))
+        try:
+            report = dict(self._judge.gate(old, candidate))
+        except TrustError as error:
+            self._save(replace(self._state.with_last(outcome="refused", reason=str(error)), candidate=""))
+            return
+        self._judge.publish(candidate, report)
+        state = self._state.with_last(outcome="published", report=report)
+        self._save(replace(state, version=candidate.version, head=self._state.candidate, candidate=""))
+
+    def _save(self, state: State) -> None:
+        self._checkpoint.save(state)
+        self._state = state
+
+
+def describe(record: RoundRecord) -> str:
+    """Return one line about a round, for people."""
+    what = {"published": f"published as version {record.model_version + 1}"}.get(record.outcome, record.outcome)
+    tail = f": {record.reason}" if record.reason else ""
+    return f"round {record.number}: {what}, {record.devices} devices{tail}"
+
+
+def _trace(total: ShardSum) -> tuple[str, str, str]:
+    return total.t1.hex(), total.t3.hex(), hashlib.sha256(total.steps.astype("<i4").tobytes()).hexdigest()
+
+
+def no_gate(old: Model, candidate: Model) -> Mapping[str, float]:
+    """Judge nothing but that the candidate is a head: for simulations. `unflatten` has refused what is no weight."""
+    if old.schema != candidate.schema:
+        raise TrustError("the candidate has another schema")
+    return {}
+
+
+def publish_nowhere(candidate: Model, report: Mapping[str, float]) -> None:
+    """Release nothing: for simulations, whose devices read the coordinator's own model."""
+    _ = candidate, report
+
+
+
