@@ -10,6 +10,7 @@ import click
 from earmark_client.cli.federation_cmds import leave_before_erase
 from earmark_client.cli.output import examples
 from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
+from earmark_shared.errors import NewerSchemaError, RollbackError, TamperedError, WrongKeyError
 
 
 class ExportOptions(TypedDict):
@@ -90,11 +91,18 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
 @click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def erase(session: Session, *, is_agreed: bool) -> None:
-    """Destroy the library's key and its files, and leave its federation. Nothing brings it back; sound files are not touched."""
+    """Destroy the library's key and its files, and leave its federation. Nothing brings it back; sound files are not touched.
+
+    A library that can't be opened any more, because its passphrase is lost or its files are damaged, is destroyed all the same.
+    """
     session.confirm(f"Destroy the library in {session.settings.home} for good?", is_agreed=is_agreed)
-    with session.library() as library:
-        leave_before_erase(session, library.home)
-        library.erase()
+    try:
+        with session.library() as library:
+            leave_before_erase(session, library.home)
+            library.erase()
+    except (WrongKeyError, TamperedError, RollbackError, NewerSchemaError) as error:
+        session.output.note(f"{error} It is destroyed unopened.")
+        session.destroy()
     session.output.note("erased; the key is gone")
 
 

@@ -66,6 +66,14 @@ class Session:
             return keys.Passphrase(self.given_passphrase() or ask_passphrase("Passphrase"))
         return keyrings.Keyring()
 
+    def destroy(self) -> None:
+        """Erase a library that can't be opened; a passphrase is not asked for, since its key lies wrapped in the home alone."""
+        from earmark_client.store import home, keyrings, keys
+
+        mode = keys.read_mode(self.settings.home)
+        unlock = None if mode == keys.Passphrase.mode else self.unlock()
+        home.erase_home(self.settings.home, unlock if isinstance(unlock, keyrings.Keyring | keys.KeyFile) else None)
+
     def given_passphrase(self) -> str | None:
         """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
         return read_passphrase(self.settings.passphrase_file, self.settings.passphrase_fd)
