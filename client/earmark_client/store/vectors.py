@@ -45,6 +45,7 @@ class VectorIndex:
         self._chunks = Chunks(dim, "float32")
         self._ids = np.empty(0, np.int64)
         self._new_ids: list[NDArray[np.int64]] = []
+        self._order: NDArray[np.int64] | None = None  # positions by id, where ids do not ascend
         self._alive = np.empty(0, bool)
         self._scan: _Scan | None = None
         self._lock = threading.RLock()  # FAISS crashes if a scan meets an addition
@@ -62,7 +63,7 @@ class VectorIndex:
 
     def __len__(self) -> int:
         """How many vectors can be found."""
-        return int(self._alive.sum())
+        return int(np.count_nonzero(self._alive))
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -86,7 +87,7 @@ class VectorIndex:
         """Let vectors be found no more; ids that are not in the index are ignored."""
         with self._lock:
             self._alive &= ~np.isin(self._ids, ids)
-            if 5 * int(self._alive.sum()) < 4 * len(self._alive):
+            if 5 * len(self) < 4 * len(self._alive):
                 self._compact()
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -112,15 +113,16 @@ class VectorIndex:
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these ids, (n, dim) float32; KeyError if one is not in the index."""
-        order = np.argsort(self._ids, kind="stable")
-        at = np.searchsorted(self._ids, ids, sorter=order)
-        positions = order[np.minimum(at, max(0, len(order) - 1))] if len(order) else np.empty(0, np.int64)
+        at = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), max(0, len(self._ids) - 1))
+        positions = at if self._order is None else self._order[at]
+        if not len(self._ids):
+            positions = np.empty(0, np.int64)
         if len(positions) != len(ids) or (self._ids[positions] != ids).any() or not self._alive[positions].all():
             raise KeyError("an id is not in the index")
         return self._chunks.gather(positions)
 
     def _candidates(self, query: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        wanted = min(len(self), max(RERANKED, 2 * k))
+        wanted = min(len(self), max(RERANKED, k))
         asked = wanted
         while self._scan is not None and asked < len(self._ids):
             positions = self._scan.search(query, asked)
@@ -151,6 +153,7 @@ class VectorIndex:
         self._ids = np.concatenate([self._ids, *self._new_ids])
         self._alive = np.concatenate([self._alive, np.ones(len(self._ids) - len(self._alive), bool)])
         self._new_ids = []
+        self._order = None if (self._ids[1:] > self._ids[:-1]).all() else np.argsort(self._ids, kind="stable")
         if self._chunks.dtype == "float32":
             return
         if self._scan is None:
@@ -165,7 +168,8 @@ class VectorIndex:
             kept._append(Block(self._ids[start : start + len(part)][alive], part[alive]))
             start += len(part)
         kept._settle()
-        self._chunks, self._ids, self._alive, self._scan = kept._chunks, kept._ids, kept._alive, kept._scan
+        self._chunks, self._scan = kept._chunks, kept._scan
+        self._ids, self._order, self._alive = kept._ids, kept._order, kept._alive
 
 
 class _Scan:
