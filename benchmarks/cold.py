@@ -49,11 +49,11 @@ def measure(keep: Path | None) -> dict[str, float]:
     with working_folder(keep) as folder:
         home, key, locked, phrase = (folder / name for name in ("home", "key", "locked", "phrase"))
         build_home(home, key, SEGMENTS)
-        if not locked.exists():
-            shutil.copytree(home, locked)
-            change_secret(locked, KeyFile(key), Passphrase(PASSPHRASE))
-            phrase.write_text(PASSPHRASE + "\n")
-            phrase.chmod(0o600)
+        shutil.rmtree(locked, ignore_errors=True)
+        shutil.copytree(home, locked)
+        change_secret(locked, KeyFile(key), Passphrase(PASSPHRASE))
+        phrase.write_text(PASSPHRASE + "\n")
+        phrase.chmod(0o600)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")} | {
             "HOME": str(folder)
         }
