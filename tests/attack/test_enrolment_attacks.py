@@ -529,17 +529,19 @@ def test_behind_nginx_the_header_is_checked_as_tls_would_have(federation, databa
 # At home
 
 
-def test_a_lab_home_stays_one(tmp_path, database):
+def test_a_lab_home_stays_one(tmp_path, database, federation):
     lab = Federation(tmp_path / "lab", is_lab=True)
     with lab.serving():
         with pytest.raises(PolicyError):
             lab.join(database)
         assert not is_lab(database)
+        assert database.federation_value("pending.identity") is None  # refused here, before anything was sent
         assert lab.join(database, as_lab=True).is_lab
         enrol.leave(database)
         assert is_lab(database)
-        with pytest.raises(PolicyError):
-            lab.join(database)
+        for other in (lab, federation):
+            with pytest.raises(PolicyError):
+                other.join(database)
         assert lab.join(database, as_lab=True).is_lab
     lab.close()
 

@@ -137,6 +137,14 @@ def test_a_stolen_request_is_worth_nothing_without_its_keys(federation, monkeypa
         federation.enroller.admit(again)
 
 
+@pytest.mark.parametrize("field", ["identity_sig", "node_sig"])
+def test_both_keys_must_be_proved(federation, field):
+    join, _ = federation.request(federation.enroller.invite())
+    other, _ = federation.request(join.token)
+    with pytest.raises(SignatureError):
+        federation.enroller.admit(dataclasses.replace(join, **{field: getattr(other, field)}))
+
+
 def test_a_proof_for_another_federation_is_none_here(federation):
     stolen, (identity, node) = federation.request(federation.enroller.invite())
     with pytest.raises(SignatureError):
