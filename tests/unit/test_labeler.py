@@ -148,7 +148,7 @@ def test_evidence_is_the_weighted_class_probability(labeler):
     output, multi = sounds(6)
     vectors = labeler.describe(output, multi)
     weights = np.random.default_rng(3).dirichlet(np.ones(CLASSES)).astype(np.float32)
-    expected = [weights @ head.class_probabilities(row) for row in output]
+    expected = head.class_probabilities(output) @ weights
     np.testing.assert_allclose((vectors.text @ head.fold_query(weights)) * vectors.strength, expected, atol=1e-4)
 
 

@@ -58,6 +58,13 @@ class Vectors:
     text: Floats
     strength: Floats
     sound: Floats
+    corrected: Floats | None = None
+    """`(n, text_dim)` what a released head makes of `text`, where one is in force."""
+
+    @property
+    def searched(self) -> Floats:
+        """The text vectors that searches and labels go by: `(n, text_dim)`."""
+        return self.text if self.corrected is None else self.corrected
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,7 @@ def mean_direction(vectors: Floats) -> Floats:
 
 
 class Head:
-    """The head's arrays and the arithmetic on them. Each segment is computed alone, so its bits can't depend on a batch.
-
-    Products of a vector and a matrix run in einsum's own loop: a BLAS would choose its order of summing by size and threads.
-    """
+    """The head's arrays and the arithmetic on them; a segment's bits don't depend on its batch (see `_in_groups`)."""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take the arrays of head.safetensors.
@@ -143,35 +147,27 @@ class Head:
 
     def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
         """Encoder output `(n, dim)` and multi-scale features `(n, F)` of n segments -> what they keep."""
-        rows = len(encoder_output)
-        text, sound = np.empty((rows, self.text_dim), np.float32), np.empty((rows, self.sound_dim), np.float32)
-        strength = np.empty(rows, np.float32)
-        for row in range(rows):
-            text[row], strength[row] = self._describe_text(np.ascontiguousarray(encoder_output[row], np.float32))
-            sound[row] = self._describe_sound(encoder_output[row], multi_scale[row])
-        return Vectors(text, strength, sound)
+        output = np.asarray(encoder_output, np.float32)
+        folded = _in_groups(self.class_probabilities(output), self._fold)
+        strength = np.sqrt(_in_rows(folded * folded))
+        text = np.asarray(folded / np.maximum(strength, np.float32(1e-12))[:, None], np.float32)
+        return Vectors(text, strength, self._describe_sound(output, multi_scale))
 
     def class_probabilities(self, encoder_output: Floats) -> Floats:
-        """One segment's encoder output `(dim,)` -> `(classes,)` in [0, 1]."""
-        heard = np.flatnonzero(encoder_output)  # nine in ten outputs are zero
-        logits = np.einsum("i,ij->j", encoder_output[heard], self._kernel[heard]) + self._bias
+        """Encoder output `(n, dim)` -> `(n, classes)` in [0, 1]."""
+        logits = _in_groups(encoder_output, self._kernel) + self._bias
         return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
-
-    def _describe_text(self, encoder_output: Floats) -> tuple[Floats, np.float32]:
-        folded = np.einsum("i,ij->j", self.class_probabilities(encoder_output), self._fold)
-        strength = np.sqrt(np.sum(folded * folded, dtype=np.float32))
-        return folded / np.maximum(strength, np.float32(1e-12)), strength
 
     def _describe_sound(self, encoder_output: Floats, multi_scale: Floats) -> Floats:
         """Two parts, each of unit length before it gets its share; square roots tame the encoder's few loud outputs."""
         stop = self._multi_start + len(self._parts[1]["mean"])
-        inputs = (np.sqrt(np.maximum(encoder_output, 0)), multi_scale[self._multi_start : stop])
+        inputs = (np.sqrt(np.maximum(encoder_output, 0)), multi_scale[:, self._multi_start : stop])
         pieces = []
         for values, part, share in zip(inputs, self._parts, self._shares, strict=True):
-            standard = ((values - part["mean"]) / part["spread"]).astype(np.float32)
-            piece = np.einsum("i,ij->j", standard, part["axes"])
-            pieces.append(piece * (share / max(float(np.sqrt(np.sum(piece * piece))), 1e-12)))
-        return np.concatenate(pieces)
+            piece = _in_groups(((values - part["mean"]) / part["spread"]).astype(np.float32), part["axes"])
+            length = np.maximum(np.sqrt(_in_rows(piece * piece)), np.float32(1e-12))
+            pieces.append(piece * np.asarray(share / length, np.float32)[:, None])
+        return np.concatenate(pieces, axis=1)
 
     def weigh_classes(self, direction: Floats) -> tuple[Floats, float]:
         """Words' direction `(sentence_dim,)` -> weights `(classes,)` that sum to 1, and the nearest phrase's similarity."""
@@ -271,8 +267,18 @@ class Labeler:
         return [(labels.names[index], float(scores[index])) for index in shown]
 
 
+def _in_rows(values: Floats) -> Floats:
+    """Each row's sum `(n,)`, by the same pairwise order whatever n is."""
+    sums: Floats = np.ascontiguousarray(values).sum(axis=1, dtype=np.float32)
+    return sums
+
+
 def _in_groups(rows: Floats, matrix: Floats) -> Floats:
-    """Rows `(n, dim)` times `(dim, m)` in products of one shape, the last filled up: a row's bits can't depend on the others."""
+    """Rows `(n, dim)` times `(dim, m)` in products of one shape, the last filled up: a row's bits can't depend on the others.
+
+    A BLAS chooses its order of summing by the shape and by its number of threads, which is one here; within one shape every row
+    meets the same kernels (held by a test).
+    """
     padded = np.zeros((-(-len(rows) // PRODUCT_ROWS) * PRODUCT_ROWS, rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
     product = np.empty((len(padded), matrix.shape[1]), np.float32)
