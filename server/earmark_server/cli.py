@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,7 +22,7 @@ from earmark_server.registry import Device, Registry
 from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.settings import PORT, Places, ServerSettings
 from earmark_shared.crypto.nodes import public_openssh
-from earmark_shared.errors import EarmarkError, SettingsError
+from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
 from earmark_shared.files import harden_process
 
 GRACE_S = 5.0
@@ -85,9 +87,12 @@ def invite(folder: Path, *, port: int | None, as_json: bool) -> None:
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Where devices join; 0 takes a free one. [the settings]")
 @click.option("--member-port", type=click.IntRange(0, 65535), help="Where enrolled devices go. [the settings]")
+@click.option("--flower-port", type=click.IntRange(1, 65535), help="Where nodes connect, on loopback. [--port + 2]")
 @click.option("--behind-nginx", "socket", type=click.Path(path_type=Path), help="Listen on this Unix socket, for nginx only.")
-def serve(folder: Path, *, bind: str, port: int | None, member_port: int | None, socket: Path | None) -> None:
-    """Let invited devices in, until it is stopped (Ctrl-C or SIGTERM)."""
+def serve(
+    folder: Path, *, bind: str, port: int | None, member_port: int | None, flower_port: int | None, socket: Path | None
+) -> None:
+    """Let invited devices in and carry their rounds, until it is stopped (Ctrl-C or SIGTERM)."""
     enroller = _enroller(folder)
     settings = enroller.authority.settings
     limits = Limits(time.monotonic, calls_a_minute=LAB_CALLS_A_MINUTE if settings.is_lab else CALLS_A_MINUTE)
@@ -101,12 +106,30 @@ def serve(folder: Path, *, bind: str, port: int | None, member_port: int | None,
         server, got = start_direct(service, enroller, wanted)
         where = {"host": got.host, "port": str(got.join), "member_port": str(got.member)}
     _banner(is_lab=settings.is_lab)
-    click.echo("serving " + " ".join(f"{name}={value}" for name, value in where.items()))
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    stop.wait()
+    with _superlink(enroller, flower_port) as flower:
+        click.echo("serving " + " ".join(f"{name}={value}" for name, value in (where | flower).items()))
+        stop.wait()
     server.stop(GRACE_S).wait()
+
+
+@cli.command("round", epilog="\b\nExample:\n  earmark-server round /srv/earmark --rounds 3")
+@folder_argument
+@click.option("--rounds", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, one after the other.")
+@click.option("--flower-port", type=click.IntRange(1, 65535), help="Where `serve` has its nodes connect. [--port + 2]")
+def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
+    """Run rounds with the devices that are connected, while `serve` runs; what became of each is printed."""
+    from earmark_server import node  # noqa: PLC0415  flwr takes a second to import
+
+    authority = open_authority(folder.absolute())
+    port = flower_port or authority.settings.flower_port
+    if port is None:
+        raise SettingsError("the server's port is chosen when it starts", hint="say where nodes connect: --flower-port")
+    _banner(is_lab=authority.settings.is_lab)
+    if not node.run_rounds(authority, port, rounds=rounds, tell=click.echo):
+        raise NetworkError("the rounds were started again and again, and died", hint="DIR/flower/superlink.log says why")
 
 
 @cli.command("devices", epilog="\b\nExample:\n  earmark-server devices /srv/earmark --json")
@@ -181,6 +204,19 @@ def _record(device: Device) -> dict[str, object]:
         "node_key": public_openssh(device.node_key).decode(),
         "is_node": device.is_node,
     }
+
+
+@contextlib.contextmanager
+def _superlink(enroller: Enroller, flower_port: int | None) -> Iterator[dict[str, str]]:
+    """Keep a SuperLink running, if its port is known."""
+    port = flower_port or enroller.authority.settings.flower_port
+    if port is None:
+        yield {}
+        return
+    from earmark_server.node import SuperLink  # noqa: PLC0415  flwr takes a second to import
+
+    with SuperLink(enroller.authority, enroller.registry, port=port):
+        yield {"flower_port": str(port)}
 
 
 def _banner(*, is_lab: bool) -> None:

@@ -47,6 +47,8 @@ class RoundRun:
         self.sums: list[ShardSum] = []
         self.failures: list[ProtocolError] = []
         """Why shards were given up."""
+        self.refused: list[ProtocolError] = []
+        """What was sent and not taken; for the transport to fill."""
         self._rules, self._entropy = rules, entropy
         self._attempt = 1
         self._lobby: Lobby | None = self._open_lobby(now_s)

@@ -36,6 +36,11 @@ class ServerSettings:
     is_lab: bool = False
     """Takes in homes joined with `--lab` only, and five of them make a cohort."""
 
+    @property
+    def flower_port(self) -> int | None:
+        """Where nodes connect, on loopback: two above where devices join; None when that is chosen at the start."""
+        return self.port + 2 if self.port else None
+
 
 @dataclass(frozen=True)
 class Places:

@@ -10,6 +10,7 @@ Rules: this is the only module that reads or writes the process environment. A k
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ FOREIGN_PREFIXES = ("EARMARK_SERVER_",)
 DEVICES = ("cpu", "cuda")
 NO_NETWORK = {
     "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -70,6 +72,12 @@ def default_config() -> Path:
 def go_offline() -> None:
     """Switch off every phone-home of the libraries below us. Call it before the first heavy import."""
     os.environ.update(NO_NETWORK)
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Return the environment for a program that we start: ours, offline, with our own programs found first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return dict(os.environ) | NO_NETWORK | extra | {"PATH": path}
 
 
 def load_settings(

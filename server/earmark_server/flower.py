@@ -1,0 +1,203 @@
+"""Flower at the server: the app that a SuperLink runs, and the calls that make it do so. The only import of flwr here.
+
+The app drives the coordinator's rounds over a Grid. Every wait is bounded by the plan's deadlines: a node that says nothing is a
+device that dropped out. Who sent a reply is who the SuperLink authenticated: its node key is the registry's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from earmark_shared.settings import go_offline
+
+go_offline()
+
+import httpx  # noqa: E402
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key  # noqa: E402
+from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: E402
+from flwr.common.serde import fab_to_proto, user_config_to_proto  # noqa: E402
+from flwr.proto.control_pb2 import (  # noqa: E402
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.serverapp import Grid, ServerApp  # noqa: E402
+from flwr.supercore.control import ControlHttpClient  # noqa: E402
+from flwr.supercore.fab import Fab  # noqa: E402
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor  # noqa: E402
+
+from earmark_shared.bundle import bundle, bundle_sha256  # noqa: E402
+from earmark_shared.crypto.nodes import load_node  # noqa: E402
+from earmark_shared.errors import NetworkError, ProtocolError  # noqa: E402
+from earmark_shared.round import Abort, RoundPlan  # noqa: E402
+from earmark_shared.wire.envelope import ACTIONS, ANSWERS, pack, unpack  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from earmark_server.round_run import RoundRun
+    from earmark_shared.shapes import Message as RoundMessage
+
+KEY = "sa1"
+POLL_S = 1.0
+GATHER_S = 120.0
+"""How long a run waits for as many nodes as a cohort needs."""
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that were asked for, of the server in whose folder the SuperLink was started."""
+    from earmark_server.rounds import Rounds  # noqa: PLC0415  the registry and the keys are opened by this process alone
+
+    with Rounds.open(Path.cwd()) as rounds:
+        rounds.run(GridTransport(grid, rounds.node_owners), count=int(str(context.run_config["rounds"])))
+
+
+@dataclass
+class GridTransport:
+    """Carries one round's messages over Flower."""
+
+    grid: Grid
+    owners: Mapping[bytes, bytes]
+    """Node public key (SubjectPublicKeyInfo, DER) -> device id, of the devices that are enrolled."""
+    _asked: dict[str, tuple[bytes, type[RoundMessage]]] = field(default_factory=dict)
+    """Flower's message id -> who was asked what."""
+
+    def nodes(self) -> dict[bytes, int]:
+        """Return the enrolled devices that are connected: device id -> node id."""
+        found = {}
+        for node in self.grid.get_nodes():
+            owner = self.owners.get(_der(node.public_key))
+            if owner is not None:
+                found[owner] = node.node_id
+        return found
+
+    def gather(self, least: int) -> dict[bytes, int]:
+        """Wait until `least` devices are connected, or `GATHER_S`; return who is."""
+        until_s = time.monotonic() + GATHER_S
+        nodes = self.nodes()
+        while len(nodes) < least and time.monotonic() < until_s:
+            time.sleep(POLL_S)
+            nodes = self.nodes()
+        return nodes
+
+    def drive(self, run: RoundRun, nodes: Mapping[bytes, int]) -> None:
+        """Carry messages until the round is over."""
+        self._asked.clear()
+        run.expect(len(nodes))
+        outgoing: Mapping[bytes, RoundMessage] = dict.fromkeys(nodes, run.plan)
+        while not run.is_over:
+            self._push(outgoing, nodes, run.plan)
+            time.sleep(POLL_S)
+            self._pull(run)
+            outgoing = run.poll(int(time.time()))
+
+    def _push(self, outgoing: Mapping[bytes, RoundMessage], nodes: Mapping[bytes, int], plan: RoundPlan) -> None:
+        asked, messages = [], []
+        packed = {id(message): pack((message,)) for message in {id(each): each for each in outgoing.values()}.values()}
+        for device_id, message in outgoing.items():
+            kind = type(message)
+            body = packed[id(message)]
+            content = RecordDict({KEY: ConfigRecord({KEY: body})})
+            ttl = float(plan.deadline_s[list(ACTIONS).index(kind)] + 60)
+            messages.append(
+                Message(content, nodes[device_id], f"train.{ACTIONS[kind]}", ttl=ttl, group_id=plan.round_id.hex()[:8])
+            )
+            asked.append((device_id, kind))
+        if messages:
+            self._asked |= dict(zip(self.grid.push_messages(messages), asked, strict=True))
+
+    def _pull(self, run: RoundRun) -> None:
+        if not self._asked:
+            return
+        for reply in self.grid.pull_messages(list(self._asked)):
+            asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if asked is not None:
+                self._take(run, asked, reply)
+
+    def _take(self, run: RoundRun, asked: tuple[bytes, type[RoundMessage]], reply: Message) -> None:
+        """Hand a reply to the run; a node's error, and whatever is refused, is a device that says nothing."""
+        device_id, kind = asked
+        try:
+            answers = () if reply.has_error() else unpack(_body(reply), (ANSWERS[kind], Abort))
+            if kind is RoundPlan and not any(isinstance(answer, ANSWERS[kind]) for answer in answers):
+                run.decline()
+                return
+            for answer in answers:
+                run.receive(device_id, answer, int(time.time()))
+        except ProtocolError as error:
+            run.refused.append(error)
+
+
+class Control:
+    """The SuperLink's own interface, on loopback: who its nodes are, and what it runs."""
+
+    def __init__(self, address: str, ca_pem: bytes) -> None:
+        """Talk to the SuperLink at `host:port`."""
+        versions = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
+        self._client = ControlHttpClient.from_server_address(
+            server_address=address, insecure=False, root_certificates=ca_pem, interceptors=[versions]
+        )
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closed at the end."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close; what HTTP says went wrong is a NetworkError."""
+        self._client.close()
+        if isinstance(error, httpx.HTTPError):
+            raise NetworkError("the SuperLink does not answer", hint="is `earmark-server serve` running?") from error
+
+    def node_ids(self) -> dict[bytes, int]:
+        """Return every registered node: public key (DER) -> node id."""
+        return {_der(node.public_key): node.node_id for node in self._client.ListNodes(ListNodesRequest()).nodes_info}
+
+    def register(self, node_key: bytes) -> None:
+        """Let a node in by its public key (SubjectPublicKeyInfo, DER)."""
+        pem = load_node(node_key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self._client.RegisterNode(RegisterNodeRequest(public_key=pem))
+
+    def unregister(self, node_id: int) -> None:
+        """Shut a node out."""
+        self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+
+    def start_run(self, rounds: int) -> int:
+        """Start the app for so many rounds; return the run's number.
+
+        Raises:
+            NetworkError: the SuperLink does not take it.
+        """
+        fab = fab_to_proto(Fab(bundle_sha256(), bundle(), {}))
+        answer = self._client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto({"rounds": rounds})))
+        if not answer.HasField("run_id"):
+            raise NetworkError("the SuperLink does not start the run")
+        return int(answer.run_id)
+
+    def run_status(self, run_id: int) -> str:
+        """Return a run's status: starting, running, or how it ended, such as finished:completed."""
+        run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
+        return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+
+
+def _body(reply: Message) -> bytes:
+    """Return the one value of the one record that a device answers with, or nothing."""
+    record = reply.content.get(KEY)
+    body = record.get(KEY) if isinstance(record, ConfigRecord) and set(reply.content) == {KEY} and set(record) == {KEY} else b""
+    return body if isinstance(body, bytes) else b""
+
+
+def _der(public_key: bytes) -> bytes:
+    """Return a node's public key as the registry has it; nothing if it is none."""
+    try:
+        return load_pem_public_key(public_key).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except ValueError:
+        return b""

@@ -1,0 +1,151 @@
+"""The SuperLink beside a server: started, restarted when it ends, and told which devices' nodes it may let in.
+
+    with SuperLink(authority, registry, port=7445):
+        run_rounds(authority, 7445, rounds=3, tell=print_line)
+
+It listens on loopback only: its Control interface has no authentication of its own and could start any run. Devices on other
+machines reach `/v1/fleet/` alone, through nginx (scripts/deploy).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from earmark_server.checkpoint import Checkpoint
+from earmark_server.coordinator import describe
+from earmark_server.rounds import FOLDER, UNDECIDED, finished
+from earmark_shared.children import program, start_child, stop_child
+from earmark_shared.errors import NetworkError, StoreError
+from earmark_shared.files import make_private_folder
+from earmark_shared.settings import child_environment
+
+if TYPE_CHECKING:
+    import subprocess
+    from types import TracebackType
+
+    from earmark_server.authority import Authority
+    from earmark_server.flower import Control
+    from earmark_server.registry import Registry
+
+HOST = "127.0.0.1"
+SETTLE_S = 2.0
+RESTART_S = 3.0
+WATCH_S = 1.0
+STARTS_MOST = 6
+ENDED = "finished"
+
+
+class SuperLink:
+    """Flower's server process, kept running as long as this object is open."""
+
+    def __init__(self, authority: Authority, registry: Registry, *, port: int) -> None:
+        """Get ready to start it on loopback."""
+        self._authority, self._registry, self._port = authority, registry, port
+        self._home = authority.places.folder / "flower"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="superlink", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start it, in a thread of its own."""
+        if not self._home.exists():
+            make_private_folder(self._home)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop it."""
+        self._stop.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            child = start_child(
+                self._command(),
+                environment=child_environment(FLWR_HOME=str(self._home)),
+                folder=self._authority.places.folder,
+                log=self._home / "superlink.log",
+            )
+            try:
+                self._watch(child)
+            finally:
+                stop_child(child)
+            self._stop.wait(RESTART_S)
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        """Settle nodes until the process ends or is to end; it may take a while to answer."""
+        while child.poll() is None and not self._stop.wait(SETTLE_S):
+            if self._registry.unsettled_nodes():
+                with contextlib.suppress(NetworkError, StoreError):
+                    self._settle()
+
+    def _settle(self) -> None:
+        with open_control(self._authority, self._port) as control:
+            settle_nodes(control, self._registry)
+
+    def _command(self) -> list[str]:
+        tls = self._authority.places.tls
+        return [
+            program("flower-superlink"),
+            *("--ssl-ca-certfile", str(tls / "ca.pem")),
+            *("--ssl-certfile", str(tls / "server.pem")),
+            *("--ssl-keyfile", str(tls / "server.key")),
+            *("--host", HOST, "--port", str(self._port)),
+            *("--database", str(self._home / "state.db")),
+            "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation",
+        ]
+
+
+def settle_nodes(control: Control, registry: Registry) -> None:
+    """Let the nodes of enrolled devices in, and those of revoked ones out; NetworkError if the SuperLink does not answer."""
+    known = control.node_ids()
+    for device in registry.unsettled_nodes():
+        if device.revoked_s is None and device.node_key not in known:
+            control.register(device.node_key)
+        if device.revoked_s is not None and device.node_key in known:
+            control.unregister(known[device.node_key])
+        registry.set_node(device.alias, is_node=device.revoked_s is None)
+
+
+def open_control(authority: Authority, port: int) -> Control:
+    """Open the SuperLink's Control interface; use it in a `with` block."""
+    from earmark_server.flower import Control  # noqa: PLC0415  flwr takes a second to import
+
+    return Control(f"{HOST}:{port}", authority.tls.pem)
+
+
+def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[str], None]) -> bool:
+    """Have the SuperLink run so many rounds, and start again from the checkpoint whenever a run dies; return whether all ended.
+
+    Raises:
+        NetworkError: there is no SuperLink.
+    """
+    checkpoint = Checkpoint(authority.places.folder / FOLDER)
+    told = finished(checkpoint.load())
+    target, run_id, starts = told + rounds, 0, 0
+    with open_control(authority, port) as control:
+        while told < target:
+            if not _is_running(control, run_id):
+                if starts == STARTS_MOST:
+                    return False
+                run_id, starts = control.start_run(target - told), starts + 1
+            time.sleep(WATCH_S)
+            told = _tell_new(checkpoint, told, tell)
+    return True
+
+
+def _is_running(control: Control, run_id: int) -> bool:
+    return bool(run_id) and not control.run_status(run_id).startswith(ENDED)
+
+
+def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:
+    state = checkpoint.load()
+    ended = [record for record in (state.rounds if state else ()) if record.outcome not in UNDECIDED]
+    for record in ended[told:]:
+        tell(describe(record))
+    return len(ended)
