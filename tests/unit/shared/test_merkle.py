@@ -81,6 +81,7 @@ def test_a_shorter_log_a_padded_proof_and_a_made_up_beginning_are_refused():
     for old, old_root, size, new_root, given in [
         (9, root, 8, tree_root(tree[:8]), []),
         (4, tree_root(tree[:4]), 9, root, [*proof, bytes(32)]),
+        (4, tree_root(tree[:4]), 9, root, [bytes(32), *proof]),
         (4, tree_root(tree[:4]), 9, root, proof[:-1]),
         (0, bytes(32), 9, root, []),
         (9, root, 9, root, [bytes(32)]),
