@@ -21,16 +21,19 @@ from cryptography.x509.oid import NameOID
 
 from earmark_server.enrolment import Enroller
 from earmark_server.limits import Limits
+from earmark_server.publish import Repository
 from earmark_server.registry import Device
+from earmark_server.releases import ReleasedFiles
 from earmark_server.tls import load_server
 from earmark_shared.enrolment import Admission, Ask, Hello, Join, Leave, Renewal, Root
 from earmark_shared.errors import CertificateError, PhaseError, TrustError
+from earmark_shared.releasing import Piece, Wanted
 from earmark_shared.shapes import Message
 from earmark_shared.wire.channel import Address, Handler, add_service, listen, new_server
 
 PEER_HEADER = "x-earmark-peer"
 CERT_HEADER = "x-earmark-client-cert"
-REQUESTS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Hello, Join, Ask, Renewal, Leave)}
+REQUESTS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Hello, Join, Ask, Renewal, Leave, Wanted)}
 R = TypeVar("R", bound=Message)
 
 
@@ -65,6 +68,8 @@ class EnrolmentService:
     def __init__(self, enroller: Enroller, limits: Limits, callers: Callers, *, clock: Callable[[], float]) -> None:
         """Take what does the work, what holds back, how to see who calls, and a clock in Unix seconds."""
         self._enroller, self._limits, self._callers, self._clock = enroller, limits, callers, clock
+        places = enroller.authority.places
+        self._released = ReleasedFiles(Repository(places.tuf_root.parent, places.folder / "keys", clock=clock))
 
     def door(self) -> dict[str, Handler]:
         """Return the methods for whoever holds an invitation."""
@@ -78,6 +83,10 @@ class EnrolmentService:
             "Renew": lambda renewal, context: self._member(context, lambda device: enroller.renew(renewal, device)),
             "Quit": lambda leave, context: self._member(context, lambda device: enroller.quit(leave, device)),
         }
+
+    def releases(self) -> dict[str, Handler]:
+        """Return the methods of protos/earmark_shared/wire/v1/release.proto, for enrolled devices."""
+        return {"Fetch": self._fetch}
 
     def member(self, context: grpc.ServicerContext) -> Device:
         """Return the enrolled device that calls; other services of this server let in by this as well.
@@ -105,6 +114,9 @@ class EnrolmentService:
         except (TrustError, PhaseError):
             self._limits.fail(peer)
             raise
+
+    def _fetch(self, wanted: Wanted, context: grpc.ServicerContext) -> Piece:
+        return self._member(context, lambda _: self._released.fetch(wanted))
 
     def _member(self, context: grpc.ServicerContext, work: Callable[[Device], R]) -> R:
         return work(self.member(context))
@@ -156,6 +168,7 @@ def _serve(service: EnrolmentService) -> grpc.Server:
     server = new_server()
     add_service(server, "Door", service.door(), REQUESTS)
     add_service(server, "Members", service.members(), REQUESTS)
+    add_service(server, "Releases", service.releases(), REQUESTS)
     return server
 
 

@@ -24,7 +24,9 @@
     |   |-- SignatureError          42
     |   |-- CertificateError        43
     |   |-- AdmissionError          44
-    |   `-- LogError                45
+    |   |-- LogError                45
+    |   |-- ReleaseError            46
+    |   `-- CandidateError          47
     |-- PrivacyError                50
     |   |-- BudgetError             51
     |   |-- ClockError              52
@@ -96,6 +98,7 @@ from earmark_shared.errors.trust import (
     AdmissionError,
     BudgetError,
     BusyError,
+    CandidateError,
     CertificateError,
     ClockError,
     LedgerError,
@@ -105,6 +108,7 @@ from earmark_shared.errors.trust import (
     NetworkError,
     NoiseError,
     PrivacyError,
+    ReleaseError,
     ReplayedPlanError,
     SignatureError,
     TrustError,
@@ -117,6 +121,7 @@ __all__ = [
     "BoxError",
     "BudgetError",
     "BusyError",
+    "CandidateError",
     "CertificateError",
     "ClockError",
     "ConsistencyError",
@@ -146,6 +151,7 @@ __all__ = [
     "PolicyError",
     "PrivacyError",
     "ProtocolError",
+    "ReleaseError",
     "ReplayedPlanError",
     "RollbackError",
     "RosterError",

@@ -41,6 +41,18 @@ class LogError(TrustError):
     exit_code = 45
 
 
+class ReleaseError(TrustError):
+    """The released model is not signed, current and newer than the one that is here."""
+
+    exit_code = 46
+
+
+class CandidateError(TrustError):
+    """The candidate is not good enough to be released."""
+
+    exit_code = 47
+
+
 class PrivacyError(EarmarkError):
     """The privacy budget does not allow this."""
 

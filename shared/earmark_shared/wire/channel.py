@@ -24,7 +24,7 @@ from earmark_shared.errors import EarmarkError, NetworkError
 from earmark_shared.shapes import Message
 from earmark_shared.wire.codec import MESSAGE_SIZE_MOST, decode, encode
 from earmark_shared.wire.status import TRY_LATER, network_error, refuse
-from earmark_shared.wire.v1 import enrol_pb2
+from earmark_shared.wire.v1 import enrol_pb2, release_pb2
 
 PACKAGE = "earmark.v1"
 CALL_S = 20.0
@@ -110,15 +110,17 @@ def open_channel(address: Address, ca_pem: bytes, credentials: Credentials | Non
     return grpc.secure_channel(str(address), tls, options=CHANNEL_OPTIONS)
 
 
-def call(channel: grpc.Channel, service: str, method: str, request: Message, reply: type[M]) -> M:
-    """Call a method and wait at most `CALL_S`; return its reply.
+def call(
+    channel: grpc.Channel, service: str, method: str, request: Message, reply: type[M], *, timeout_s: float = CALL_S
+) -> M:
+    """Call a method and wait at most `timeout_s`; return its reply.
 
     Raises:
         NetworkError: the server is not there. TrustError, ProtocolError: it refuses. MalformedError: its reply is no `reply`.
     """
     send = channel.unary_unary(f"/{PACKAGE}.{service}/{method}", request_serializer=None, response_deserializer=None)
     try:
-        answer: bytes = send(encode(request), timeout=CALL_S)
+        answer: bytes = send(encode(request), timeout=timeout_s)
     except grpc.RpcError as error:
         raise network_error(error) from error
     return decode(reply, answer)
@@ -147,7 +149,8 @@ def add_service(
     server: grpc.Server, service: str, handlers: Mapping[str, Handler], requests: Mapping[str, type[Message]]
 ) -> None:
     """Serve the methods of `service` in protos/, each by its handler; an EarmarkError a handler raises is told to the device."""
-    methods: Sequence[Any] = enrol_pb2.DESCRIPTOR.services_by_name[service].methods
+    homes = (enrol_pb2.DESCRIPTOR.services_by_name, release_pb2.DESCRIPTOR.services_by_name)
+    methods: Sequence[Any] = next(home for home in homes if service in home)[service].methods
     table = {method.name: _serve(handlers[method.name], requests[method.input_type.name]) for method in methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", table),))
 

@@ -17,10 +17,11 @@ from google.protobuf.message import Message as ProtoMessage
 from earmark_shared.errors import MalformedError
 from earmark_shared.shapes import Message, shapes
 from earmark_shared.wire.policy import check_listed
-from earmark_shared.wire.v1 import enrol_pb2, round_pb2
+from earmark_shared.wire.v1 import enrol_pb2, release_pb2, round_pb2
 
 MESSAGE_SIZE_MOST = 2 << 20
 """Largest message either side looks at, bytes."""
+MODULES = (enrol_pb2, release_pb2, round_pb2)
 M = TypeVar("M", bound=Message)
 _HINTS: dict[type[Message], dict[str, object]] = {}
 
@@ -54,8 +55,9 @@ def decode(kind: type[M], encoded: bytes) -> M:
 
 
 def _proto_class(kind: type[Message]) -> type[ProtoMessage]:
-    home = enrol_pb2 if kind.__name__ in enrol_pb2.DESCRIPTOR.message_types_by_name else round_pb2
-    return cast("type[ProtoMessage]", getattr(home, kind.__name__))
+    name = kind.__name__
+    home = next(module for module in MODULES if name in module.DESCRIPTOR.message_types_by_name)
+    return cast("type[ProtoMessage]", getattr(home, name))
 
 
 def _to_proto(message: Message) -> ProtoMessage:

@@ -1,0 +1,203 @@
+"""The gate: a candidate head is judged on public sound before anyone signs it.
+
+    report = judge(candidate, Judging(schema, previous, PublicSet.load(schema, path.read_bytes())))
+    report.check()                           # CandidateError says what is wrong with it
+
+What is judged is public: the encoder outputs and text vectors of published recordings with known labels, made by
+`scripts/` once and stored as safetensors. No device's data is here, and this program couldn't hear it if it were.
+
+A poisoned candidate shows in one of five ways: a value that is no number, weights that are far too large or too far from those
+before, a worse score, a label that is no longer found, or sounds that have none of the labels and suddenly get one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from earmark_shared.errors import CandidateError, ModelError
+from earmark_shared.head import Arrays, Floats, HeadSchema, check_arrays, correct, flatten, unit_rows
+from earmark_shared.release import DTYPES, dump_arrays, load_arrays
+
+Ints = npt.NDArray[np.int32]
+STORED: dict[str, np.dtype[Any]] = {**DTYPES, "I32": np.dtype("<i4")}
+LEAST_EXAMPLES = 20
+"""A label with fewer public examples is not judged on its own: one more miss would already be a drop of more than 5 %."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may cost; the figures of the release gate."""
+
+    accuracy_drop: float = 0.01
+    recall_drop: float = 0.05
+    probe_rise: float = 0.02
+    """More of the probes that may go to any one label than before."""
+    drift_most: float = 16.0
+    """Euclidean distance of the trained parameters from those before."""
+    norm_most: float = 64.0
+    """Euclidean length of the trained parameters."""
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """Public sound as a head sees it: n segments with one of L labels each, and m segments that have none of them."""
+
+    encoder: Floats
+    """`(n, inputs)` encoder outputs."""
+    text: Floats
+    """`(n, outputs)` the base model's text vectors."""
+    labels: Ints
+    """`(n,)` indices of the schema's labels."""
+    label_vectors: Floats
+    """`(L, outputs)` what a text vector is compared with."""
+    probe_encoder: Floats
+    """`(m, inputs)`, m may be 0."""
+    probe_text: Floats
+    """`(m, outputs)`."""
+
+    @classmethod
+    def load(cls, schema: HeadSchema, data: bytes) -> PublicSet:
+        """Read what `dump` wrote; ModelError if it does not fit the schema, or holds a value that is no number."""
+        stored = load_arrays(_shapes(schema), data, STORED)
+        labels = stored.pop("labels")
+        floats = {name: array.astype(np.float32) for name, array in stored.items()}
+        public = cls(**floats, labels=labels.astype(np.int32))
+        rows = (len(public.encoder), len(public.text), len(public.labels))
+        if (
+            labels.dtype != STORED["I32"]
+            or len(set(rows)) != 1
+            or not rows[0]
+            or len(public.probe_encoder) != len(public.probe_text)
+        ):
+            raise ModelError("the public set's arrays don't belong together")
+        if not all(np.isfinite(array).all() for array in floats.values()):
+            raise ModelError("the public set holds a value that is no number")
+        if not ((public.labels >= 0) & (public.labels < len(schema.labels))).all():
+            raise ModelError("the public set names labels that the schema doesn't")
+        return public
+
+    def dump(self) -> bytes:
+        """Return the set as safetensors bytes."""
+        floats = ("encoder", "text", "label_vectors", "probe_encoder", "probe_text")
+        arrays = {name: np.asarray(getattr(self, name), "<f4") for name in floats}
+        return dump_arrays(arrays | {"labels": self.labels.astype("<i4")}, STORED)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a candidate is held against."""
+
+    schema: HeadSchema
+    previous: Arrays
+    public: PublicSet
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate found; kept with the round."""
+
+    accuracy: float
+    """Share of the public segments whose best label is the right one, with the candidate."""
+    accuracy_before: float
+    worst_label: str
+    """The label that lost most recall."""
+    worst_recall_drop: float
+    probe_label: str
+    """The label that most more probes go to."""
+    probe_rise: float
+    drift: float
+    norm: float
+    findings: tuple[str, ...]
+    """Why it must not be released; nothing if it may."""
+
+    def check(self) -> None:
+        """Raise CandidateError if there are findings."""
+        if self.findings:
+            raise CandidateError("the candidate " + "; it ".join(self.findings))
+
+
+def judge(candidate: Arrays, judging: Judging) -> Report:
+    """Judge a candidate's arrays against the release before it."""
+    schema, previous, public = judging.schema, judging.previous, judging.public
+    try:
+        check_arrays(schema, candidate)
+    except ModelError as error:
+        return _refusal(f"is no head: {error}")
+    frozen = [name for name in candidate if name not in schema.trained and not np.array_equal(candidate[name], previous[name])]
+    if frozen:
+        return _refusal(f"changes {', '.join(frozen)}, which is not trained")
+    before, after = (_chosen(arrays, public.encoder, public.text, public.label_vectors) for arrays in (previous, candidate))
+    drops = _recalls(before, public.labels, schema) - _recalls(after, public.labels, schema)
+    rises = _shares(candidate, judging) - _shares(previous, judging)
+    lost, gained = int(np.argmax(drops)), int(np.argmax(rises))
+    flat, flat_before = flatten(schema, candidate).astype(np.float64), flatten(schema, previous).astype(np.float64)
+    measured = Report(
+        accuracy=float(np.mean(after == public.labels)),
+        accuracy_before=float(np.mean(before == public.labels)),
+        worst_label=schema.labels[lost],
+        worst_recall_drop=float(drops[lost]),
+        probe_label=schema.labels[gained],
+        probe_rise=float(rises[gained]),
+        drift=float(np.linalg.norm(flat - flat_before)),
+        norm=float(np.linalg.norm(flat)),
+        findings=(),
+    )
+    return _with_findings(measured, judging.limits)
+
+
+def _with_findings(found: Report, limits: Limits) -> Report:
+    checks = (
+        (
+            found.accuracy < found.accuracy_before - limits.accuracy_drop,
+            f"is right {found.accuracy:.1%} of the time, not {found.accuracy_before:.1%}",
+        ),
+        (found.worst_recall_drop > limits.recall_drop, f"misses {found.worst_recall_drop:.1%} more of {found.worst_label!r}"),
+        (found.probe_rise > limits.probe_rise, f"hears {found.probe_label!r} in {found.probe_rise:.1%} more of what it isn't in"),
+        (found.drift > limits.drift_most, f"is {found.drift:.1f} away from the release before"),
+        (found.norm > limits.norm_most, f"has parameters of length {found.norm:.1f}"),
+    )
+    findings = tuple(words for is_wrong, words in checks if is_wrong)
+    return Report(**{**vars(found), "findings": findings})
+
+
+def _refusal(words: str) -> Report:
+    nothing = float("nan")
+    return Report(nothing, nothing, "", nothing, "", nothing, nothing, nothing, (words,))
+
+
+def _chosen(arrays: Arrays, encoder: Floats, text: Floats, label_vectors: Floats) -> Ints:
+    scores = correct(arrays, encoder, text) @ unit_rows(label_vectors).T
+    best: Ints = np.argmax(scores, axis=1).astype(np.int32)
+    return best
+
+
+def _recalls(chosen: Ints, labels: Ints, schema: HeadSchema) -> npt.NDArray[np.float64]:
+    """`(L,)` each label's recall; 0 where there are too few examples to say, before and after alike."""
+    count = np.bincount(labels, minlength=len(schema.labels))
+    right = np.bincount(labels[chosen == labels], minlength=len(schema.labels))
+    return np.asarray(np.where(count >= LEAST_EXAMPLES, right / np.maximum(count, 1), 0.0))
+
+
+def _shares(arrays: Arrays, judging: Judging) -> npt.NDArray[np.float64]:
+    """`(L,)` the share of the probes that go to each label."""
+    public, labels = judging.public, len(judging.schema.labels)
+    if not len(public.probe_encoder):
+        return np.zeros(labels)
+    chosen = _chosen(arrays, public.probe_encoder, public.probe_text, public.label_vectors)
+    return np.asarray(np.bincount(chosen, minlength=labels) / len(chosen))
+
+
+def _shapes(schema: HeadSchema) -> dict[str, tuple[int, ...]]:
+    return {
+        "encoder": (-1, schema.inputs),
+        "text": (-1, schema.outputs),
+        "labels": (-1,),
+        "label_vectors": (len(schema.labels), schema.outputs),
+        "probe_encoder": (-1, schema.inputs),
+        "probe_text": (-1, schema.outputs),
+    }
