@@ -69,13 +69,13 @@ def find_example(database: Database, model: Model, path: Path, at_s: float | Non
     """
     with open_sound(path, (path.parent,)) as descriptor:
         stored = database.clip_by_hash(content_sha256(descriptor))
-    if stored is None or not stored.is_ready or stored.model_version != model.version:
+    if stored is None or not stored.is_ready or stored.model_version != model.base_version:
         return read_example(model, path, at_s)
     table = database.segments_of(stored.id)
     ids = table.ids if at_s is None else table.ids[(table.start_s <= at_s) & (at_s < table.end_s)][-1:]
     if not len(ids):
         raise _nothing_there(path, at_s)
-    return database.fetch("sound", model.version, ids[_thinned(len(ids))]).float32()
+    return database.fetch("sound", model.base_version, ids[_thinned(len(ids))]).float32()
 
 
 def read_example(model: Model, path: Path, at_s: float | None = None) -> Floats:

@@ -5,19 +5,23 @@ One object joins the three layers that may not know each other: features (`audio
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from earmark_client import blas
 from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
 from earmark_client.model.encoder import AudioEncoder
-from earmark_client.model.labeler import Labeler
+from earmark_client.model.labeler import Labeler, quantize_output
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
+    from earmark_client.model.active import Correction
     from earmark_client.model.bundle import Bundle
     from earmark_client.model.labeler import Vectors
 
@@ -25,7 +29,13 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """One model folder, its parts opened when first needed: a search by words never loads the audio encoder."""
+    """One model folder and at most one correction, its parts opened when first needed.
+
+    A search by words never loads the audio encoder.
+    """
+
+    correction: Correction | None = None
+    """The released head in force."""
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu") -> None:
         """Keep `bundle` and where its encoder runs ("cpu" or "cuda")."""
@@ -35,8 +45,19 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The tag that every stored vector carries."""
+        """The tag of the text vectors that are searched."""
+        return self.correction.release.version if self.correction else self.bundle.version
+
+    @property
+    def base_version(self) -> str:
+        """The tag of what no correction changes: encoder output, strength, sound vectors, uncorrected text vectors."""
         return self.bundle.version
+
+    def corrected_by(self, correction: Correction | None) -> Self:
+        """The same model with another correction, or none; what is open stays open and is shared."""
+        other = copy.copy(self)
+        other.correction = correction
+        return other
 
     @cached_property
     def labeler(self) -> Labeler:
@@ -73,4 +94,8 @@ class Model:
         """
         features = self.features(waveforms)
         output = self.encoder.encode(features.log_mel)
-        return self.labeler.describe(output, features.multi_scale), output
+        vectors = self.labeler.describe(output, features.multi_scale)
+        if self.correction is not None:  # from what will be stored, so that an update comes to the same bits without the sound
+            stored = vectors.text.astype(np.float16)
+            vectors = replace(vectors, corrected=self.correction.apply(*quantize_output(output), stored))
+        return vectors, output

@@ -229,6 +229,6 @@ class Ingest:
 
     def _describe(self, group: list[Cut]) -> Batch:
         vectors, output = self._model.describe(np.stack([cut.waveform for cut in group]))
-        scores = self._labels.scores(vectors.text, vectors.strength, vectors.sound)
+        scores = self._labels.scores(vectors.searched, vectors.strength, vectors.sound)
         times = np.array([(cut.start_s, cut.end_s) for cut in group])
         return Batch(times[:, 0], times[:, 1], vectors, output, best_rows(None, scores))

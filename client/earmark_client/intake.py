@@ -153,7 +153,7 @@ class Intake:
             size_bytes=event.size_bytes,
             added_at_s=time.time(),
             recorded_at_s=event.recorded_at_s,
-            model_version=self._model.version,
+            model_version=self._model.base_version,
         )
         self._clips[event.content_sha256] = self._database.insert_clip(row, str(event.path))
 
@@ -220,8 +220,8 @@ class Intake:
         """The best label scores of what an interrupted `add` stored of a clip: `(up to 3, labels)`."""
         ids = self._database.segments_of(clip_id).ids
         text = self._database.fetch("text", self._model.version, ids).float32()
-        strength = self._database.fetch("strength", self._model.version, ids).float32()[:, 0]
-        sound = self._database.fetch("sound", self._model.version, ids).float32()
+        strength = self._database.fetch("strength", self._model.base_version, ids).float32()[:, 0]
+        sound = self._database.fetch("sound", self._model.base_version, ids).float32()
         return best_rows(None, self._labels.scores(text, strength, sound))
 
     def _write(self, owners: list[int], batches: list[Batch]) -> None:
@@ -230,11 +230,11 @@ class Intake:
         sound = np.concatenate([batch.vectors.sound for batch in batches])
         strength = np.concatenate([batch.vectors.strength for batch in batches])
         output = np.concatenate([batch.output for batch in batches])
-        self._database.add_segments(
+        ids = self._database.add_segments(
             clip_ids,
             np.concatenate([batch.start_s for batch in batches]),
             np.concatenate([batch.end_s for batch in batches]),
-            model_version=self._model.version,
+            model_version=self._model.base_version,
             vectors={
                 "text": text.astype(np.float16),
                 "sound": sound.astype(np.float16),
@@ -242,6 +242,9 @@ class Intake:
                 "encoder": quantize_output(output),
             },
         )
+        if self._model.correction is not None:
+            corrected = np.concatenate([batch.vectors.searched for batch in batches]).astype(np.float16)
+            self._database.add_vectors(ids, model_version=self._model.version, vectors={"text": corrected})
 
 
 def add_sounds(
@@ -258,7 +261,7 @@ def add_sounds(
     files = [(sound.path, sound.root) for sound in found if isinstance(sound, FoundSound)]
     tally = Tally(len(found))
     tally.problems = [(str(problem.path), problem.error) for problem in found if isinstance(problem, FindProblem)]
-    ingest = Ingest(model, labels, _claims(database, model.version), jobs=jobs)
+    ingest = Ingest(model, labels, _claims(database, model.base_version), jobs=jobs)
     with closing(ingest.run(files)) as events:
         return Intake(database, model, labels).store(events, tally, on_progress)
 

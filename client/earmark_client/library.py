@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from earmark_client import teaching
+from earmark_client import teaching, updating
 from earmark_client.asking import make_target
 from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
+from earmark_client.naming import find_clip, find_clips, find_segment
 from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, Segment
 from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
 from earmark_client.store.keys import KeyFile, create_key_file
-from earmark_shared.errors import NotInLibraryError, SettingsError
+from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from earmark_client.intake import AddProgress, AddReport
     from earmark_client.store.home import Home, Older
     from earmark_client.store.keys import Secret
+    from earmark_client.updating import UpdateProgress
+    from earmark_shared.release import Release
 
 BASE_MODEL = Path(__file__).parent / "model" / "base"
-SHA_PREFIX = 6
-"""Hexadecimal digits of a content hash that name a clip."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Library:
         self._home = home
         self._secret = secret
         self._database = home.database
-        self._model = Model(Bundle.load(model), device=device)
+        self._model = updating.follow(home, Model(Bundle.load(model), device=device))
         self._opened_shelf: Shelf | None = None
 
     @classmethod
@@ -121,6 +122,7 @@ class Library:
         from earmark_client.intake import add_sounds
 
         with self._home.lock():
+            self._follow()
             return add_sounds(self._database, self._model, self._labels(), paths, jobs=jobs, on_progress=on_progress)
 
     def search(self, query: Query) -> Answer:
@@ -158,18 +160,7 @@ class Library:
         Raises:
             NotInLibraryError: there is none, or more than one begins like that.
         """
-        text = str(target)
-        by_path = self._database.clip_by_path(text) or self._database.clip_by_path(str(Path(text).expanduser().absolute()))
-        if by_path is not None:
-            return self._database.clip(by_path)
-        if text.isdecimal() and len(text) < SHA_PREFIX:
-            return self._database.clip(int(text))
-        same = [clip for clip in self._database.clips() if clip.content_sha256.startswith(text.lower())]
-        if len(text) >= SHA_PREFIX and len(same) == 1:
-            return same[0]
-        if text.isdecimal():
-            return self._database.clip(int(text))
-        raise NotInLibraryError(f"There is no clip {text}.", hint="`earmark list` shows what there is.")
+        return find_clip(self._database, target)
 
     def describe(self, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
         """What happens when: stretches of a clip with the same labels, in order of time."""
@@ -182,7 +173,7 @@ class Library:
             NotInLibraryError: no such clip, or nothing at that second.
         """
         clip = self.clip(target)
-        segment_id = None if at_s is None else self._segment_at(clip, at_s)
+        segment_id = None if at_s is None else find_segment(self._database, clip, at_s)
         correction = Correction(clip.id, segment_id, name, is_present)
         with self._home.lock(), self._database.transaction():
             self._database.add_correction(correction, now_s=time.time())
@@ -224,7 +215,7 @@ class Library:
         Raises:
             NotInLibraryError: one of them is not there; then nothing is forgotten.
         """
-        chosen = {clip_id for target in targets for clip_id in self._clips_named(target)}
+        chosen = {clip_id for target in targets for clip_id in find_clips(self._database, target)}
         with self._home.lock(), self._database.transaction():
             for clip_id in sorted(chosen):
                 self._database.remove_clip(clip_id)
@@ -252,8 +243,25 @@ class Library:
         self.close()
         erase_home(self._home.folder, self._secret)
 
+    def update(self, release: Release, *, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
+        """Put a released head in force that `federation.releases` has fetched; searches go on meanwhile.
+
+        Interrupted, it goes on where it was when it is called again.
+
+        Raises:
+            ModelError: it is not what was fetched, or for another base model; nothing has changed.
+        """
+        with self._home.lock():
+            updating.install(self._home, self._model, release, on_progress)
+
+    def roll_back(self, *, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
+        """Put the model before in force again; NotInLibraryError if there is none."""
+        with self._home.lock():
+            updating.take_back(self._home, self._model, on_progress)
+
     def status(self) -> Status:
         """Count what the library holds."""
+        self._follow()
         counts = self._database.counts()
         return Status(
             home=str(self._home.folder),
@@ -277,28 +285,16 @@ class Library:
         return LabelSet(self._model, self._database.label_list())
 
     def _shelf(self) -> Shelf:
-        if self._opened_shelf is None:
-            labeler = self._model.labeler
-            self._opened_shelf = Shelf(
-                self._database, self._model.version, text_dim=labeler.text_dim, sound_dim=labeler.sound_dim
-            )
-        else:
-            self._opened_shelf.refresh()
+        with self._database.snapshot():  # which model is in force, and its vectors, belong to one moment
+            self._follow()
+            if self._opened_shelf is None:
+                self._opened_shelf = Shelf(self._database, self._model)
+            else:
+                self._opened_shelf.refresh()
         return self._opened_shelf
 
-    def _segment_at(self, clip: Clip, at_s: float) -> int:
-        table = self._database.segments_of(clip.id)
-        here = [
-            segment_id
-            for segment_id, start_s, end_s in zip(table.ids, table.start_s, table.end_s, strict=True)
-            if start_s <= at_s < end_s
-        ]
-        if not here:
-            raise NotInLibraryError(
-                f"Clip {clip.id} has nothing to hear at {at_s:g} s.", hint="`earmark show` says what is where."
-            )
-        return int(here[len(here) // 2])
-
-    def _clips_named(self, target: str) -> list[int]:
-        folder = self._database.clip_ids(folder=str(Path(target).expanduser().absolute()))
-        return [int(clip_id) for clip_id in folder] if len(folder) else [self.clip(target).id]
+    def _follow(self) -> None:
+        """Take on the model in force, if this process or another has changed it."""
+        model = updating.follow(self._home, self._model)
+        if model is not self._model:
+            self._model, self._opened_shelf = model, None

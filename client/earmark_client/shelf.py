@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from earmark_client.catalogue import Pool
+    from earmark_client.describe import Model
     from earmark_client.store.database import Database
 
     Floats = npt.NDArray[np.float32]
@@ -28,13 +29,14 @@ MOST_NEW_SEGMENTS = 100_000
 
 
 class Shelf:
-    """The searchable vectors of one model version."""
+    """The searchable vectors of one model version; a released head has text vectors of its own, and the base model's other ones."""
 
-    def __init__(self, database: Database, model_version: str, *, text_dim: int, sound_dim: int) -> None:
+    def __init__(self, database: Database, model: Model) -> None:
         """Load the catalogue and the text index."""
         self._database = database
-        self.model_version = model_version
-        self._dims = {"text": text_dim, "sound": sound_dim}
+        self.model_version = model.version
+        self._versions = {"text": model.version, "sound": model.base_version, "strength": model.base_version}
+        self._dims = {"text": model.labeler.text_dim, "sound": model.labeler.sound_dim}
         self._load()
 
     def _load(self) -> None:
@@ -84,18 +86,18 @@ class Shelf:
         if len(gone):
             index.remove(gone)
         if len(new):
-            block = self._database.fetch(kind, self.model_version, new)
+            block = self._database.fetch(kind, self._versions[kind], new)
             index.add(self._weighted(block) if kind == "text" else block)
 
     def _build(self, kind: str) -> VectorIndex:
-        blocks = self._database.blocks(kind, self.model_version)
+        blocks = self._database.blocks(kind, self._versions[kind])
         if kind == "text":
             blocks = (self._weighted(block) for block in blocks)
         dtype = "float16" if kind == "text" else "int8"
-        return VectorIndex.build(self._dims[kind], blocks, dtype=dtype, model_version=self.model_version)
+        return VectorIndex.build(self._dims[kind], blocks, dtype=dtype, model_version=self._versions[kind])
 
     def _weighted(self, block: Block) -> Block:
-        strength = self._database.fetch("strength", self.model_version, block.ids).float32()
+        strength = self._database.fetch("strength", self._versions["strength"], block.ids).float32()
         return Block(block.ids, (block.float32() * strength).astype(np.float16))
 
     def _read_catalogue(self, ids: Ints) -> Catalogue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -14,13 +14,16 @@ import click
 from earmark_client.cli.library_cmds import json_option
 from earmark_client.cli.output import examples
 from earmark_client.cli.session import Session
-from earmark_shared.errors import EarmarkError, SettingsError
+from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from earmark_client.describe import Model
     from earmark_client.store.home import Home
     from earmark_client.store.keys import Secret
+    from earmark_client.updating import UpdateProgress
+    from earmark_shared.release import Release
 
 JOINING = (
     "Join the federation at {place}? From then on, when this device takes part in a round, one masked, noisy update of the model "
@@ -30,6 +33,8 @@ LAB = "As a lab home, for good: rounds of five devices are accepted, and nothing
 LEAVING = (
     "Leave the federation at {place}? The server revokes this device for good; what it gave to released models stays in them."
 )
+FORWARD = "Put release {number} in force? Clips get their labels anew; `earmark update --rollback` undoes it."
+BACK = "Go back to the model before? Clips get their labels anew."
 OFFLINE = "Delete this device's keys without telling the server? It goes on listing the device until the certificate ends."
 
 
@@ -92,6 +97,34 @@ def privacy(session: Session, *, as_json: bool) -> None:
         session.output.line(line)
 
 
+@click.command("update", epilog=examples("earmark update", "earmark update --rollback"))
+@click.option("--rollback", "is_rollback", is_flag=True, help="Go back to the model before; needs no server.")
+@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def update(session: Session, *, is_rollback: bool, is_agreed: bool) -> None:
+    """Put the federation's newest model in force.
+
+    The release is checked down to its last byte, its vectors are made beside the old ones, and then both change places at once;
+    searches go on meanwhile. An interrupted update goes on when it is run again.
+    """
+    from earmark_client import updating
+
+    with _home(session) as (home, _):
+        model, state = _base_model(session), updating.read_state(home.database)
+        release = None if is_rollback else _newest(session, home)
+        if not is_rollback and (release is None or release == state.active):
+            session.output.note("the model is up to date")
+            return
+        session.confirm(BACK if release is None else FORWARD.format(number=release.number), is_agreed=is_agreed)
+        show = _embedding(session)
+        if release is None:
+            updating.take_back(home, model, show)
+        else:
+            updating.install(home, model, release, show)
+        session.output.end_progress()
+        session.output.note(f"in force: {updating.follow(home, model).version}")
+
+
 def leave_before_erase(session: Session, home: Home) -> None:
     """Have the server revoke this device while it still can be asked to; without a server the erasing goes on."""
     if home.database.federation_value("certificate") is None:
@@ -128,5 +161,38 @@ def _enrolment() -> ModuleType:
     return enrol
 
 
-COMMANDS = (join, leave, privacy)
+def _base_model(session: Session) -> Model:
+    """Return the model that was installed, without any release: a release whose files are damaged must not be in the way."""
+    from earmark_client.describe import Model
+    from earmark_client.library import BASE_MODEL
+    from earmark_client.model.bundle import Bundle
+
+    return Model(Bundle.load(BASE_MODEL), device=session.settings.device)
+
+
+def _newest(session: Session, home: Home) -> Release | None:
+    """Fetch the newest release; without a server, go on with one that was begun."""
+    from earmark_client.updating import read_state
+
+    _enrolment()
+    from earmark_client.federation.releases import fetch_newest
+
+    begun = read_state(home.database).next
+    try:
+        return fetch_newest(home, clock=time.time)
+    except NetworkError as error:
+        if begun is None:
+            raise
+        session.output.note(f"{error} Going on with release {begun.number}, which is here.")
+        return begun
+
+
+def _embedding(session: Session) -> Callable[[UpdateProgress], None]:
+    def show(progress: UpdateProgress) -> None:
+        session.output.status(f"{progress.done} of {progress.total} segments")
+
+    return show
+
+
+COMMANDS = (join, leave, privacy, update)
 """In the order that help lists them."""

@@ -61,8 +61,12 @@ class Output:
 
     def progress(self, now: AddProgress) -> None:
         """Redraw the progress bar; silent unless stderr is a terminal."""
+        self.status(progress_line(now))
+
+    def status(self, text: str) -> None:
+        """Redraw the line that says what goes on; silent unless stderr is a terminal."""
         if self.stderr.isatty():
-            print(f"\r\033[K{progress_line(now)}", end="", file=self.stderr, flush=True)
+            print(f"\r\033[K{text}", end="", file=self.stderr, flush=True)
 
     def end_progress(self) -> None:
         """Clear the progress bar."""

@@ -3,6 +3,7 @@
     key.json     the wrapped data key (keys.py)
     library.db   the database, with its write-ahead log beside it while open
     seal.json    how far the library had come, authenticated; in keyring mode this lies in the keyring instead
+    models       released heads and their signed metadata (public), once there was an update
     lock         held by whoever changes the library; readers need none
 
 The seal notices a database that is older than the last one seen. In keyring mode it lies outside the home, so a restored copy of
@@ -33,6 +34,7 @@ Older = Literal["refuse", "read", "accept"]
 DATABASE_NAME = "library.db"
 SEAL_NAME = "seal.json"
 LOCK_NAME = "lock"
+MODELS_NAME = "models"
 OLDER_HINT = "If you restored a backup on purpose, say so; what was added since is not in it."
 
 
@@ -167,6 +169,7 @@ def erase_home(folder: Path, secret: Secret | None) -> None:
     with FileLock(folder / LOCK_NAME):
         keys.destroy(folder, secret)
         _remove_database(folder)
+        shutil.rmtree(folder / MODELS_NAME, ignore_errors=True)
     (folder / LOCK_NAME).unlink(missing_ok=True)
     sync_folder(folder)
     if not any(folder.iterdir()):

@@ -1,0 +1,141 @@
+"""Which head is in force on this device: the base model alone, or with a released correction; and the one before, to go back to.
+
+A *model version* is a base bundle and at most one correction. The files of corrections lie in the home's `models` folder under
+their hashes and never change; which of them is in force is a line in the encrypted database, written in the same transaction as
+the labels that it made. So vectors, labels and model can't come apart, whenever the process is killed.
+
+    stage(folder, release, schema_json, head)      # checked, then written; a file that is there is the whole file
+    correction = load_correction(folder, release)  # checked again, each time
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_client.model.labeler import dequantize_output
+from earmark_shared.errors import ModelError, StoreError
+from earmark_shared.files import make_private_folder, read_private, write_atomic
+from earmark_shared.head import correct
+from earmark_shared.release import HEAD_BYTES_MOST, SCHEMA_BYTES_MOST, Release, open_release
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from earmark_client.model.labeler import Codes, Floats
+    from earmark_shared.head import HeadSchema
+
+ROWS = 8
+"""Segments corrected at once, always so many: a row's bits can't depend on the others."""
+REFETCH = "`earmark update` fetches it again; `earmark update --rollback` goes back to the model before."
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A released head, loaded."""
+
+    release: Release
+    schema: HeadSchema
+    arrays: dict[str, Floats]
+
+    def apply(self, codes: Codes, scale: Floats, text: npt.NDArray[np.float16]) -> Floats:
+        """Correct text vectors, from nothing but what the library stores of a segment.
+
+        Args:
+            codes: `(n, inputs) int8` quantized encoder output, with
+            scale: `(n,) float32`.
+            text: `(n, outputs) float16`, the base model's unit text vectors.
+
+        Returns:
+            `(n, outputs) float32` unit text vectors, row by row the same bits whatever n is.
+        """
+        heard, before = dequantize_output(codes, scale), text.astype(np.float32)
+        corrected = np.empty_like(before)
+        for start in range(0, len(before), ROWS):
+            part = slice(start, start + ROWS)
+            rows = correct(self.arrays, _filled(heard[part]), _filled(before[part]))
+            corrected[part] = rows[: len(before[part])]
+        return corrected
+
+
+@dataclass(frozen=True)
+class ActiveState:
+    """What is in force, what was before, and what is being prepared; None stands for the base model alone."""
+
+    active: Release | None = None
+    has_previous: bool = False
+    previous: Release | None = None
+    next: Release | None = None
+    """A release whose vectors are being made; searches still use `active`."""
+    taken_back: int = 0
+    """Number of the newest release that the person went back from; not to be installed again unless asked for."""
+
+    def to_json(self) -> str:
+        """Return the state as the database keeps it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ActiveState:
+        """Read what `to_json` wrote; ModelError if it is anything else."""
+        try:
+            table: dict[str, Any] = json.loads(text)
+            releases = {name: _release(table.pop(name)) for name in ("active", "previous", "next")}
+            return cls(**releases, has_previous=bool(table["has_previous"]), taken_back=int(table["taken_back"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelError("What this library knows of its model can't be read.") from error
+
+
+def stage(folder: Path, release: Release, schema_json: bytes, head: bytes) -> None:
+    """Check a release's files and put them into `folder`, each whole or not at all; nothing is in force by that.
+
+    Raises:
+        ModelError: they are not what the release names, or no head. DiskFullError: there is no room.
+    """
+    open_release(release, schema_json, head)
+    make_private_folder(folder)
+    for path, data in zip(_paths(folder, release), (schema_json, head), strict=True):
+        write_atomic(path, data)
+
+
+def load_correction(folder: Path, release: Release) -> Correction:
+    """Read and check a staged release.
+
+    Raises:
+        ModelError: a file is missing, or not what it was.
+    """
+    schema_path, head_path = _paths(folder, release)
+    try:
+        schema_json, head = read_private(schema_path, SCHEMA_BYTES_MOST), read_private(head_path, HEAD_BYTES_MOST)
+    except StoreError as error:
+        raise ModelError(f"The released head {release.number} can't be read: {error}", hint=REFETCH) from error
+    schema, arrays = open_release(release, schema_json, head)
+    return Correction(release, schema, {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def forget_others(folder: Path, kept: set[Release]) -> None:
+    """Delete the files of releases that nobody can go back to."""
+    names = {path.name for release in kept for path in _paths(folder, release)}
+    for path in [*folder.glob("head-*.safetensors"), *folder.glob("schema-*.json")]:
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+def _paths(folder: Path, release: Release) -> tuple[Path, Path]:
+    return folder / f"schema-{release.schema_sha256}.json", folder / release.head_name
+
+
+def _filled(rows: Floats) -> Floats:
+    if len(rows) == ROWS:
+        return np.ascontiguousarray(rows)
+    filled = np.zeros((ROWS, rows.shape[1]), np.float32)
+    filled[: len(rows)] = rows
+    return filled
+
+
+def _release(table: dict[str, Any] | None) -> Release | None:
+    return None if table is None else Release(**table)

@@ -1,0 +1,171 @@
+"""A new head takes over: its vectors are made beside the old ones, then model, labels and index change places at once.
+
+    install(home, model, release)         # staged before; searches go on with the old model until the last moment
+    take_back(home, model)                # to the one before, whose vectors are still there
+
+What a head changes is only the text vector, so that is all that a released head has of its own. Encoder output, strength and sound
+vectors stay under the base model's version, and so do the base model's text vectors: going back to it costs no computation.
+
+Killed at any moment: batches of vectors that were committed are not made again, and until the one transaction that swaps, every
+search sees the old model. The state is read again by whoever searches next, in this process or another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_client.labelling import LabelSet, best_rows
+from earmark_client.model.active import ActiveState, forget_others, load_correction
+from earmark_client.store.home import MODELS_NAME
+from earmark_shared.errors import ModelError, NotInLibraryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from earmark_client.describe import Floats, Model
+    from earmark_client.store.database import Database
+    from earmark_client.store.home import Home
+    from earmark_shared.release import Release
+
+STATE = "model"
+
+
+@dataclass(frozen=True)
+class UpdateProgress:
+    """How far an update has come, in segments."""
+
+    done: int
+    total: int
+
+
+def models_folder(home: Home) -> Path:
+    """The folder of a home's released heads."""
+    return home.folder / MODELS_NAME
+
+
+def read_state(database: Database) -> ActiveState:
+    """What is in force in this library."""
+    text = database.get_meta(STATE)
+    return ActiveState() if text is None else ActiveState.from_json(str(text))
+
+
+def follow(home: Home, model: Model) -> Model:
+    """The model that is in force now: `model` itself, unless somebody changed it since."""
+    release = _fitting(read_state(home.database).active, model)
+    return _with(home, model, release)
+
+
+def install(home: Home, model: Model, release: Release, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
+    """Put a staged release in force; run again after an interruption, it goes on. The caller holds the home's lock.
+
+    Raises:
+        ModelError: it is for another base model, or its files are not what they were. DiskFullError: the old model stays.
+    """
+    if release.base != model.base_version:
+        raise ModelError(f"Release {release.number} is for another base model than {model.base_version}.", hint="Update Earmark.")
+    target = _with(home, model, release)
+    _check_sides(target)
+    state = read_state(home.database)
+    if state.active == release:
+        return
+    _write_state(home.database, replace(state, next=release))
+    after = ActiveState(active=release, has_previous=True, previous=state.active, taken_back=state.taken_back)
+    _switch(home, target, after, on_progress)
+
+
+def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
+    """Put the model before in force again. The caller holds the home's lock.
+
+    Raises:
+        NotInLibraryError: there is none.
+    """
+    state = read_state(home.database)
+    if not state.has_previous:
+        raise NotInLibraryError("There is no model to go back to.", hint="`earmark status` names the one in force.")
+    number = state.active.number if state.active else 0
+    after = ActiveState(active=state.previous, taken_back=max(number, state.taken_back))
+    _switch(home, _with(home, model, _fitting(state.previous, model)), after, on_progress)
+
+
+def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable[[UpdateProgress], None] | None) -> None:
+    database = home.database
+    _embed(database, target, on_progress)
+    labels = dict(_relabel(database, target))
+    with database.transaction():
+        for clip_id, found in labels.items():
+            database.set_labels(clip_id, found, model_version=target.version)
+        database.set_meta(STATE, after.to_json())
+    kept = {release for release in (after.active, after.previous) if release is not None}
+    with database.transaction():
+        for version in database.model_versions():
+            if "+" in version and version not in {release.version for release in kept}:
+                database.delete_vectors(version)
+    forget_others(models_folder(home), kept)
+
+
+def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgress], None] | None) -> None:
+    """Make the target's text vectors for every segment that has none, about a megabyte a transaction."""
+    if target.correction is None:
+        return
+    ready = database.vector_ids("text", target.version)
+    total = len(database.vector_ids("text", target.base_version))
+    done = len(ready)
+    for block in database.blocks("text", target.base_version, pending=True):
+        missing = block.take(~np.isin(block.ids, ready))
+        if len(missing.ids):
+            stored = database.fetch("encoder", target.base_version, missing.ids)
+            if stored.scales is None:
+                raise ModelError("The stored encoder outputs have no scales.")
+            text = target.correction.apply(stored.rows.astype(np.int8), stored.scales, missing.rows.astype(np.float16))
+            with database.transaction():
+                database.add_vectors(missing.ids, model_version=target.version, vectors={"text": text.astype(np.float16)})
+        done += len(missing.ids)
+        if on_progress:
+            on_progress(UpdateProgress(done, total))
+
+
+def _relabel(database: Database, target: Model) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+    """Every searchable clip that has segments with its labels by the target's vectors; few clips are open at a time."""
+    labels = LabelSet(target, database.label_list())
+    table = database.segments()
+    order = np.lexsort((table.ids, table.clip_ids))
+    ends = np.append(np.flatnonzero(np.diff(table.clip_ids[order])), len(order) - 1) if len(order) else order
+    last = dict(zip(table.clip_ids[order][ends].tolist(), table.ids[order][ends].tolist(), strict=True))
+    best: dict[int, Floats] = {}
+    for block in database.blocks("text", target.version):
+        strength = database.fetch("strength", target.base_version, block.ids).float32()[:, 0]
+        sound = database.fetch("sound", target.base_version, block.ids).float32() if labels.needs_sound else None
+        scores = labels.scores(block.float32(), strength, sound)
+        owners = table.clip_ids[np.searchsorted(table.ids, block.ids)]
+        for clip_id in np.unique(owners).tolist():
+            best[clip_id] = best_rows(best.get(clip_id), scores[owners == clip_id])
+            if last[clip_id] <= block.ids[-1]:
+                yield clip_id, [(label.name, label.score) for label in labels.top(best.pop(clip_id).mean(axis=0))]
+
+
+def _with(home: Home, model: Model, release: Release | None) -> Model:
+    now = model.correction.release if model.correction else None
+    if now == release:
+        return model
+    return model.corrected_by(None if release is None else load_correction(models_folder(home), release))
+
+
+def _fitting(release: Release | None, model: Model) -> Release | None:
+    """The release, unless it corrects another base model than the one that is installed."""
+    return release if release is not None and release.base == model.base_version else None
+
+
+def _check_sides(target: Model) -> None:
+    correction = target.correction
+    sides = (target.bundle.section("encoder")["dim"], target.labeler.text_dim)
+    if correction is not None and (correction.schema.inputs, correction.schema.outputs) != sides:
+        raise ModelError(f"Release {correction.release.number} does not fit the base model.", hint="Update Earmark.")
+
+
+def _write_state(database: Database, state: ActiveState) -> None:
+    with database.transaction():
+        database.set_meta(STATE, state.to_json())
