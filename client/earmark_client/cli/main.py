@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds
+from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds, rounds_cmds
 from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
@@ -58,7 +58,13 @@ def cli(context: click.Context, /, config: Path | None, older: Older | None, **f
         start_log(sys.stderr)
 
 
-for command in (*library_cmds.COMMANDS, *label_cmds.COMMANDS, *key_cmds.COMMANDS, *federation_cmds.COMMANDS):
+for command in (
+    *library_cmds.COMMANDS,
+    *label_cmds.COMMANDS,
+    *key_cmds.COMMANDS,
+    *federation_cmds.COMMANDS,
+    *rounds_cmds.COMMANDS,
+):
     cli.add_command(command)
 
 

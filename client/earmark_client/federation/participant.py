@@ -113,6 +113,12 @@ class Participant:
             self.close()
             raise
 
+    def refuse(self, error: EarmarkError) -> Abort:
+        """Leave the round because what came was no message, and return what to send."""
+        self.error = error
+        live = self._live
+        return self._leave(live.plan, error) if live is not None else _abort(NO_ROUND, Phase.PLAN, error)
+
     def tick(self, now_s: int) -> None:
         """Notice that time has passed: secrets of an overdue round are erased, and its reservation is given back once it can't go on."""
         live = self._live

@@ -1,0 +1,59 @@
+"""The command that keeps this device in its federation's rounds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from earmark_client.cli.output import examples
+from earmark_client.cli.session import Session
+from earmark_shared.errors import SettingsError
+
+PORT_ABOVE = 1
+"""A SuperLink listens one port above the members' service, unless somebody says otherwise."""
+
+
+@click.command("participate", epilog=examples("earmark participate", "earmark participate --superlink earmark.example.org:443"))
+@click.option("--superlink", metavar="HOST:PORT", help="Where the server's SuperLink is reached. [the server, next port]")
+@click.pass_obj
+def participate(session: Session, *, superlink: str | None) -> None:
+    """Take part in rounds, until it is stopped (Ctrl-C or SIGTERM).
+
+    A round trains on what you corrected, within the budget that `earmark privacy` shows. One masked, noisy update leaves this device
+    a round. It runs only code that is installed here, whatever the server sends.
+    """
+    from earmark_client.describe import Model
+    from earmark_client.federation import enrol
+    from earmark_client.federation.supervisor import take_part
+    from earmark_client.library import BASE_MODEL
+    from earmark_client.model.bundle import Bundle
+    from earmark_client.store.home import open_home
+    from earmark_shared.wire.channel import Address
+
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    unlock = session.unlock()
+    home = open_home(session.settings.home, unlock, older=session.older)
+    try:
+        session.lab_banner(home)
+        membership = enrol.joined(home.database)
+        where = Address(membership.address.host, membership.root.member_port + PORT_ABOVE)
+        where = where if superlink is None else Address(*_host_port(superlink))
+        model = Model(Bundle.load(BASE_MODEL), device=session.settings.device)
+        session.output.note(f"taking part in rounds of {where}")
+        take_part(home, unlock, model, superlink=where, is_stopped=stop.is_set, tell=session.output.note)
+    finally:
+        home.close()
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise SettingsError(f"{text} is no HOST:PORT", hint="such as earmark.example.org:443")
+    return host.strip("[]"), int(port)
+
+
+COMMANDS = (participate,)

@@ -1,0 +1,120 @@
+"""What a round needs of this library: who the device is, the newest head, and a person's corrections as training data.
+
+    participant = open_participant(home, secret, model, clock=time.time)
+
+Before each round the device asks who was shut out and what was released, and installs the newest release first: a round is always
+about the head that the device itself searches with.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from earmark_client import updating
+from earmark_client.federation import enrol
+from earmark_client.federation.participant import Participant, World
+from earmark_client.federation.releases import fetch_newest
+from earmark_client.federation.spending import open_ledger
+from earmark_client.federation.training_data import CorrectionTrainer, HeldHead, training_set
+from earmark_client.learn.finetune import TrainingPlan
+from earmark_client.model.active import load_correction
+from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema
+from earmark_shared.enrolment import read_plan_key
+from earmark_shared.errors import ModelError
+from earmark_shared.head import arrays_sha256, unit_rows
+from earmark_shared.round import COHORT_LEAST, LAB_COHORT_LEAST, Floors
+from earmark_shared.secagg import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from earmark_client.describe import Model
+    from earmark_client.learn.ledger import Ledger
+    from earmark_client.store.home import Home
+    from earmark_client.store.keys import Secret
+    from earmark_shared.crypto.certificates import Enrolment
+    from earmark_shared.round import RoundPlan
+
+TRAINING = TrainingPlan(
+    clipping_bound=1.0, noise_multiplier=4.0, expected_clips=16, steps=20, learning_rate=0.05, momentum=0.0, proximal=0.0
+)
+"""What a round's training looks like; chosen on public data. At 64 clips three rounds stay below epsilon 2."""
+LAB_TRAINING = replace(TRAINING, is_lab=True)
+
+
+@dataclass
+class RoundDevice:
+    """One library in rounds."""
+
+    home: Home
+    model: Model
+    ledger: Ledger
+    clock: Callable[[], float]
+
+    def member(self, now_s: int) -> checks.Membership:
+        """Ask for news and the newest release, and say who this device is and what it holds.
+
+        Raises:
+            NetworkError: the server's enrolment or release service can't be reached. TrustError: what it says is not right.
+        """
+        enrolment = self._refresh()
+        membership, head = enrol.joined(self.home.database), self.head()
+        plan_key = read_plan_key(membership.root.plan_key, membership.root.authority, now_s=now_s)
+        held = checks.HeldModel(
+            head.version, arrays_sha256(head.schema, head.arrays), head.schema.sha256(), head.schema.size
+        )
+        least = LAB_COHORT_LEAST if membership.is_lab else COHORT_LEAST
+        floors = Floors(n_min=least, lab=membership.is_lab)
+        return checks.Membership(
+            membership.keys.identity, membership.certificate, enrolment, {plan_key: plan_key}, held, floors
+        )
+
+    def trainer(self, plan: RoundPlan) -> CorrectionTrainer:
+        """Return what trains for a round: on clips of this data epoch, from the head that the plan is about."""
+        head = self.head()
+        if head.version != plan.model_version:
+            raise ModelError("the head changed while the round began")
+        since_s = float(self.ledger.epoch_started_s())
+        data = training_set(self.home.database, self.model.base_version, head, since_s=since_s)
+        is_lab = enrol.joined(self.home.database).is_lab
+        return CorrectionTrainer(head, data, LAB_TRAINING if is_lab else TRAINING, os.urandom)
+
+    def head(self) -> HeldHead:
+        """Return the head in force: the newest installed release, or the first head before any."""
+        release = updating.read_state(self.home.database).active
+        if release is None:
+            version, schema, arrays = FIRST_VERSION, base_schema(), base_arrays()
+        else:
+            correction = load_correction(updating.models_folder(self.home), release)
+            version, schema, arrays = release.number, correction.schema, correction.arrays
+        listed = self.model.labeler.label_list()
+        places = {name: place for place, name in enumerate(listed.names)}
+        if missing := [label for label in schema.labels if label not in places]:
+            raise ModelError(f"the shared label set holds {missing[0]!r}, which this model doesn't", hint="update Earmark")
+        vectors = unit_rows(listed.vectors[[places[label] for label in schema.labels]])
+        return HeldHead(version, schema, arrays, vectors)
+
+    def _refresh(self) -> Enrolment:
+        with self.home.lock():
+            enrolment = enrol.follow(self.home.database, enrol.World(self.clock, os.urandom))
+            release = fetch_newest(self.home, clock=self.clock)
+            state = updating.read_state(self.home.database)
+            known = max(state.active.number if state.active else FIRST_VERSION, state.taken_back)
+            if release is not None and release.number > known:
+                updating.install(self.home, self.model, release)
+        return enrolment
+
+
+def open_participant(home: Home, secret: Secret, model: Model, *, clock: Callable[[], float] = time.time) -> Participant:
+    """Return this library's participant; `model` is the base model that is installed.
+
+    Raises:
+        AdmissionError: the library is in no federation. LedgerError: what was spent can't be known.
+    """
+    enrol.joined(home.database)
+    ledger = open_ledger(home, secret, clock=clock)
+    device = RoundDevice(home, model, ledger, clock)
+    return Participant(World(device.member, device.trainer, ledger, os.urandom))

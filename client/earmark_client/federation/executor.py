@@ -1,0 +1,139 @@
+"""Runs a device's part of a round in one warm process, and only code that is installed here.
+
+A stock SuperNode executes the app bundle that the SuperLink sends. Ours is started with `--isolation process` and executes nothing:
+this executor claims its tasks over the Runtime API on loopback, compares the bundle's hash with an allow-list, and calls the installed
+`ClientApp`. For any other bundle the answer is Flower's INVALID_FAB, and nothing of it is unpacked.
+
+Private modules of flwr used here, hence the exact pin; a test exercises each: `flwr.supercore.runtime` (the Runtime API's client),
+`flwr.supernode.runtime.run_clientapp` (a task's input and output), `flwr.supercore.heartbeat`, `flwr.supercore.interceptors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from earmark_shared.settings import go_offline
+
+go_offline()
+
+import httpx  # noqa: E402
+from flwr.app import Context, Error, Message, RecordDict  # noqa: E402
+from flwr.clientapp import ClientApp  # noqa: E402
+from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest  # noqa: E402
+from flwr.supercore.fab import Fab  # noqa: E402
+from flwr.supercore.heartbeat import HeartbeatSender  # noqa: E402
+from flwr.supercore.interceptors import (  # noqa: E402
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient  # noqa: E402
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output  # noqa: E402
+
+from earmark_shared.bundle import bundle_sha256  # noqa: E402
+from earmark_shared.errors import EarmarkError, NetworkError  # noqa: E402
+
+TASK = "flwr-clientapp"
+ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+UNKNOWN_BUNDLE = "this device runs only what is installed on it"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where the SuperNode's Runtime API listens, on loopback, and the secret that its tasks are claimed with."""
+
+    address: str
+    secret: bytes
+
+    def client(self, token: str | None = None) -> RuntimeHttpClient:
+        """Open a client: to claim tasks, or with a task's token to work on it."""
+        versions = RuntimeVersionHttpInterceptor(component_name="SuperExec" if token is None else TASK)
+        proof = (
+            SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods={ACQUIRE})
+            if token is None
+            else RuntimeTokenHttpInterceptor(token)
+        )
+        return RuntimeHttpClient.from_server_address(
+            server_address=self.address, insecure=True, root_certificates=None, interceptors=[versions, proof]
+        )
+
+
+class Executor:
+    """One device's tasks, one after the other."""
+
+    def __init__(self, runtime: Runtime, app: ClientApp, *, allowed: Collection[str] | None = None) -> None:
+        """Run `app` for bundles whose SHA-256 (hexadecimal) is in `allowed`; by default only this version's own."""
+        self._runtime, self._app = runtime, app
+        self._allowed = frozenset(allowed if allowed is not None else (bundle_sha256(),))
+
+    def step(self) -> bool:
+        """Claim one task and do it; return whether there was one.
+
+        Raises:
+            NetworkError: the SuperNode does not answer.
+        """
+        with _http_errors(), _closing(self._runtime.client()) as client:
+            answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
+        if not answer.token:
+            return False
+        with _http_errors(), _closing(self._runtime.client(answer.token)) as client, _beating(client):
+            message, context, _, fab = pull_task_input(client)
+            reply = self.reply(message, context, fab)
+            context.state = RecordDict()
+            push_message(client, reply, context)
+            push_task_output(client, context, SubStatus.COMPLETED, "")
+        return True
+
+    def reply(self, message: Message, context: Context, fab: Fab) -> Message:
+        """Return what the installed app answers, or an error that says nothing but its kind."""
+        if hashlib.sha256(fab.content).hexdigest() not in self._allowed:
+            return Message(Error(code=ErrorCode.INVALID_FAB, reason=UNKNOWN_BUNDLE), reply_to=message)
+        try:
+            return self._app(message=message, context=context)
+        except EarmarkError as error:
+            return _failed(message, error)
+        except Exception as error:  # noqa: BLE001  its words may hold what must not leave this device
+            return _failed(message, error)
+
+
+def _failed(message: Message, error: Exception) -> Message:
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message)
+
+
+@contextmanager
+def _http_errors() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, ConnectionError, RuntimeError) as error:
+        raise NetworkError("the node beside this device does not answer") from error
+
+
+@contextmanager
+def _closing(client: RuntimeHttpClient) -> Iterator[RuntimeHttpClient]:
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _beating(client: RuntimeHttpClient) -> Iterator[None]:
+    """Tell the SuperNode that the task is being worked on; training may take minutes."""
+
+    def beat() -> bool:
+        try:
+            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.HTTPError:
+            return False
+        return True
+
+    sender = HeartbeatSender(beat)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.stop()

@@ -1,0 +1,144 @@
+"""One command keeps a device in its federation: a SuperNode beside us, and the executor in this very process.
+
+    take_part(home, secret, model, superlink=Address("127.0.0.1", 7445), is_stopped=stop.is_set, tell=print_line)
+
+A SuperNode that was lost mid-round can't come back at once: the SuperLink refuses its key until it has noticed the loss, which takes
+half a minute and more. So it is started again and again for as long as it takes, at least a minute's worth, a little later each time.
+The node's private key is a file only while it runs, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_client.federation import enrol
+from earmark_client.federation.device import open_participant
+from earmark_client.federation.identity import node_key_file
+from earmark_shared.children import program, start_child, stop_child
+from earmark_shared.errors import NetworkError
+from earmark_shared.files import make_private_folder, write_private
+from earmark_shared.settings import child_environment
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from earmark_client.describe import Model
+    from earmark_client.federation.executor import Executor, Runtime
+    from earmark_client.federation.identity import Membership
+    from earmark_client.federation.participant import Participant
+    from earmark_client.store.home import Home
+    from earmark_client.store.keys import Secret
+    from earmark_shared.wire.channel import Address
+
+POLL_S = 0.5
+PATIENCE_S = (5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
+"""Waits between starts of a node; the last one again and again."""
+STEADY_S = 120.0
+"""A node that ran so long begins with the short waits again."""
+LOOPBACK = "127.0.0.1"
+
+
+def take_part(
+    home: Home,
+    secret: Secret,
+    model: Model,
+    *,
+    superlink: Address,
+    is_stopped: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> None:
+    """Take part in rounds until `is_stopped`; what the device did is told in lines for its person.
+
+    Raises:
+        AdmissionError: the library is in no federation. LedgerError: what was spent can't be known.
+    """
+    participant = open_participant(home, secret, model)
+    membership, failures = enrol.joined(home.database), 0
+    try:
+        while not is_stopped():
+            began_s = time.monotonic()
+            with running_node(membership, superlink) as (runtime, node):
+                work(participant, _executor(runtime, participant), node, is_stopped=is_stopped, tell=tell)
+            if is_stopped():
+                return
+            failures = 0 if time.monotonic() - began_s > STEADY_S else failures + 1
+            wait_s = PATIENCE_S[min(failures, len(PATIENCE_S)) - 1]
+            tell(f"the node ended; starting it again in {wait_s:g} s")
+            _wait(wait_s, is_stopped)
+    finally:
+        participant.close()
+
+
+def work(
+    participant: Participant,
+    executor: Executor,
+    node: subprocess.Popen[bytes],
+    *,
+    is_stopped: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> None:
+    """Do what the SuperNode is given, until it ends or we are to stop."""
+    while node.poll() is None and not is_stopped():
+        try:
+            had_task = executor.step()
+        except NetworkError:  # it is still starting, or about to end
+            had_task = False
+        if had_task and participant.error is not None:
+            tell(f"left the round: {participant.error}")
+        participant.tick(int(time.time()))
+        if not had_task:
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[Runtime, subprocess.Popen[bytes]]]:
+    """Run a SuperNode for the block: TLS to the SuperLink, the device's node key, and nothing that it could execute."""
+    from earmark_client.federation.executor import Runtime
+
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="earmark-supernode-") as place, node_key_file(membership.keys) as key:
+        folder = Path(place)
+        make_private_folder(folder)
+        runtime = Runtime(f"{LOOPBACK}:{port}", os.urandom(32))
+        write_private(folder / "secret", runtime.secret)
+        write_private(folder / "ca.pem", membership.ca_pem)
+        command = [
+            program("flower-supernode"),
+            *("--root-certificates", str(folder / "ca.pem")),
+            *("--superlink", str(superlink)),
+            *("--auth-supernode-private-key", str(key)),
+            *("--host", LOOPBACK, "--port", str(port)),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(folder / "secret")),
+        ]
+        environment = child_environment(FLWR_HOME=str(folder))
+        node = start_child(command, environment=environment, folder=folder, log=folder / "supernode.log")
+        try:
+            yield runtime, node
+        finally:
+            stop_child(node)
+
+
+def _executor(runtime: Runtime, participant: Participant) -> Executor:
+    from earmark_client.federation.executor import Executor
+    from earmark_client.federation.flower import make_app
+
+    return Executor(runtime, make_app(participant, clock=time.time))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(seconds: float, is_stopped: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s and not is_stopped():
+        time.sleep(POLL_S)
