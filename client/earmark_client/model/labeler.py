@@ -8,7 +8,6 @@ towards its name's vector: text = P (p / spread), query = P (w * spread).
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from earmark_client.model.calibration import Calibration, text_probability
+from earmark_client.model.labels import LabelList, read_labels
 from earmark_client.model.text import TextEncoder
 from earmark_shared.errors import ModelError
 
@@ -78,25 +78,6 @@ class TextQuery:
     """How near the words are to the nearest label text, in [-1, 1]."""
     nearest: tuple[tuple[str, float], ...]
     """The labels it was understood as, and how much each counts; best first."""
-
-
-@dataclass(frozen=True)
-class LabelList:
-    """Labels that can be scored: `vectors (labels, text_dim)`, `similarity (labels,)`; `is_broad` ones yield to narrower ones."""
-
-    names: tuple[str, ...]
-    vectors: Floats
-    similarity: Floats
-    is_broad: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class BaseLabel:
-    """One entry of labels.json: a class of the encoder under the name people read."""
-
-    name: str
-    is_broad: bool
-    is_listed: bool
 
 
 def query_phrases(text: str, templates: Sequence[str]) -> list[str]:
@@ -193,7 +174,7 @@ class Labeler:
         self.calibration = Calibration.read(part)
         self._templates = tuple(str(template) for template in part.get("templates", ["{}"]))
         self._head = Head(load(bundle.read(str(bundle.section("head")["file"]))))
-        self._base = _read_labels(bundle.read(str(bundle.section("labels")["file"])))
+        self._base = read_labels(bundle.read(str(bundle.section("labels")["file"])))
         if len(self._base) != len(self._head.class_vectors):
             raise ModelError("The model's labels and its head don't belong together.")
         self._known: OrderedDict[str, TextQuery] = OrderedDict()
@@ -243,19 +224,30 @@ class Labeler:
 
     def label_list(self, own: Sequence[tuple[str, str]] = ()) -> LabelList:
         """The model's labels and then a person's `own` (name, phrase) pairs."""
-        listed = [index for index, label in enumerate(self._base) if label.is_listed]
-        queries = [self.text_query(phrase) for _, phrase in own]
+        if not own:
+            return self._model_list
+        base, queries = self._model_list, [self.text_query(phrase) for _, phrase in own]
         return LabelList(
-            names=(*(self._base[index].name for index in listed), *(name for name, _ in own)),
-            vectors=np.concatenate((self._head.class_vectors[listed], *(query.vector[None] for query in queries))),
-            similarity=np.array([1.0] * len(listed) + [query.similarity for query in queries], np.float32),
-            is_broad=np.array([self._base[index].is_broad for index in listed] + [False] * len(queries), np.bool_),
+            names=(*base.names, *(name for name, _ in own)),
+            vectors=np.concatenate((base.vectors, *(query.vector[None] for query in queries))),
+            similarity=np.concatenate((base.similarity, np.array([query.similarity for query in queries], np.float32))),
+            is_broad=np.concatenate((base.is_broad, np.zeros(len(queries), np.bool_))),
+        )
+
+    @cached_property
+    def _model_list(self) -> LabelList:
+        listed = [index for index, label in enumerate(self._base) if label.is_listed]
+        return LabelList(
+            names=tuple(self._base[index].name for index in listed),
+            vectors=self._head.class_vectors[listed],
+            similarity=np.ones(len(listed), np.float32),
+            is_broad=np.array([self._base[index].is_broad for index in listed], np.bool_),
         )
 
     def labels(self, text: Floats, strength: Floats, labels: LabelList) -> Floats:
         """Calibrated scores `(n, labels)` in [0, 1] of segments' text vectors `(n, text_dim)` and strength `(n,)`."""
         weighted = np.asarray(text, np.float32) * np.asarray(strength, np.float32)[:, None]
-        raw = _in_groups(weighted, np.ascontiguousarray(labels.vectors.T))
+        raw = _in_groups(weighted, labels.turned)
         return text_probability(raw, labels.similarity, self.calibration)
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
@@ -286,10 +278,3 @@ def _in_groups(rows: Floats, matrix: Floats) -> Floats:
         group = slice(start, start + PRODUCT_ROWS)
         np.matmul(padded[group], matrix, out=product[group])
     return product[: len(rows)]
-
-
-def _read_labels(data: bytes) -> tuple[BaseLabel, ...]:
-    try:
-        return tuple(BaseLabel(str(row["name"]), bool(row["broad"]), bool(row["listed"])) for row in json.loads(data)["labels"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError("The model's labels can't be read.") from error
