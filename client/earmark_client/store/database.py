@@ -104,7 +104,6 @@ class Database(VectorStore):
 
     def corrections(self, clip_id: int | None = None) -> list[Correction]:
         """Every correction, or one clip's, in the order they were made."""
-        rows = self._all(
-            "SELECT clip_id, segment_id, name, is_present FROM corrections WHERE ifnull(clip_id = ?, 1) ORDER BY id", (clip_id,)
-        )
+        where, values = ("", ()) if clip_id is None else ("WHERE clip_id = ?", (clip_id,))
+        rows = self._all(f"SELECT clip_id, segment_id, name, is_present FROM corrections {where} ORDER BY id", values)  # noqa: S608
         return [Correction(row[0], row[1], row[2], bool(row[3])) for row in rows]
