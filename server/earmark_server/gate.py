@@ -35,7 +35,7 @@ class Limits:
     accuracy_drop: float = 0.01
     recall_drop: float = 0.05
     probe_rise: float = 0.02
-    """More of the probes that may go to any one label than before."""
+    """More of the probes that any one label may claim than before: what a backdoor's trigger would show."""
     drift_most: float = 16.0
     """Euclidean distance of the trained parameters from those before."""
     norm_most: float = 64.0
@@ -131,9 +131,9 @@ def judge(candidate: Arrays, judging: Judging) -> Report:
     frozen = [name for name in candidate if name not in schema.trained and not np.array_equal(candidate[name], previous[name])]
     if frozen:
         return _refusal(f"changes {', '.join(frozen)}, which is not trained")
-    before, after = (_chosen(arrays, public.encoder, public.text, public.label_vectors) for arrays in (previous, candidate))
-    drops = _recalls(before, public.labels, schema) - _recalls(after, public.labels, schema)
-    rises = _shares(candidate, judging) - _shares(previous, judging)
+    before, after = (_chosen(arrays, public) for arrays in (previous, candidate))
+    drops = _drops(before, after, public.labels, len(schema.labels))
+    rises = _shares(candidate, public) - _shares(previous, public)
     lost, gained = int(np.argmax(drops)), int(np.argmax(rises))
     flat, flat_before = flatten(schema, candidate).astype(np.float64), flatten(schema, previous).astype(np.float64)
     measured = Report(
@@ -170,26 +170,33 @@ def _refusal(words: str) -> Report:
     return Report(nothing, nothing, "", nothing, "", nothing, nothing, nothing, (words,))
 
 
-def _chosen(arrays: Arrays, encoder: Floats, text: Floats, label_vectors: Floats) -> Ints:
-    scores = correct(arrays, encoder, text) @ unit_rows(label_vectors).T
-    best: Ints = np.argmax(scores, axis=1).astype(np.int32)
+def _scores(arrays: Arrays, encoder: Floats, text: Floats, label_vectors: Floats) -> Floats:
+    """`(n, L)` cosines of corrected text vectors and labels."""
+    scores: Floats = correct(arrays, encoder, text) @ unit_rows(label_vectors).T
+    return scores
+
+
+def _chosen(arrays: Arrays, public: PublicSet) -> Ints:
+    best: Ints = np.argmax(_scores(arrays, public.encoder, public.text, public.label_vectors), axis=1).astype(np.int32)
     return best
 
 
-def _recalls(chosen: Ints, labels: Ints, schema: HeadSchema) -> npt.NDArray[np.float64]:
-    """`(L,)` each label's recall; 0 where there are too few examples to say, before and after alike."""
-    count = np.bincount(labels, minlength=len(schema.labels))
-    right = np.bincount(labels[chosen == labels], minlength=len(schema.labels))
-    return np.asarray(np.where(count >= LEAST_EXAMPLES, right / np.maximum(count, 1), 0.0))
+def _drops(before: Ints, after: Ints, labels: Ints, label_count: int) -> npt.NDArray[np.float64]:
+    """`(L,)` how much recall each label lost; -1 where there are too few examples to say."""
+    count = np.bincount(labels, minlength=label_count)
+    right = [np.bincount(labels[chosen == labels], minlength=label_count) for chosen in (before, after)]
+    return np.asarray(np.where(count >= LEAST_EXAMPLES, (right[0] - right[1]) / np.maximum(count, 1), -1.0))
 
 
-def _shares(arrays: Arrays, judging: Judging) -> npt.NDArray[np.float64]:
-    """`(L,)` the share of the probes that go to each label."""
-    public, labels = judging.public, len(judging.schema.labels)
+def _shares(arrays: Arrays, public: PublicSet) -> npt.NDArray[np.float64]:
+    """`(L,)` the share of the probes that each label claims: as near to it as half of the sounds that really have their label."""
+    rows, labels = np.arange(len(public.labels)), len(public.label_vectors)
     if not len(public.probe_encoder):
         return np.zeros(labels)
-    chosen = _chosen(arrays, public.probe_encoder, public.probe_text, public.label_vectors)
-    return np.asarray(np.bincount(chosen, minlength=labels) / len(chosen))
+    near = np.median(_scores(arrays, public.encoder, public.text, public.label_vectors)[rows, public.labels])
+    scores = _scores(arrays, public.probe_encoder, public.probe_text, public.label_vectors)
+    claimed = np.argmax(scores, axis=1)[scores.max(axis=1) >= near]
+    return np.asarray(np.bincount(claimed, minlength=labels) / len(scores))
 
 
 def _shapes(schema: HeadSchema) -> dict[str, tuple[int, ...]]:

@@ -170,7 +170,7 @@ class _Cache:
         """Return what the client has just believed, checked against our own clock."""
         now, versions = dt.datetime.fromtimestamp(now_s, dt.UTC), {}
         for role in ROLES:
-            metadata: Metadata[Any] = Metadata.from_file(str(self.folder / f"{role}.json"))
+            metadata: Metadata[Any] = Metadata.from_bytes((self.folder / f"{role}.json").read_bytes())
             if metadata.signed.is_expired(now):
                 raise ReleaseError(f"The server's {role} metadata has expired.", hint=KEPT)
             versions[role] = metadata.signed.version
