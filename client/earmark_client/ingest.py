@@ -229,6 +229,8 @@ class Ingest:
 
     def _describe(self, group: list[Cut]) -> Batch:
         vectors, output = self._model.describe(np.stack([cut.waveform for cut in group]))
-        scores = self._labels.scores(vectors.searched, vectors.strength, vectors.sound)
+        # Labels come from what is stored, so that an interrupted clip gets the same scores from what it stored before.
+        text, sound = (stored.astype(np.float16).astype(np.float32) for stored in (vectors.searched, vectors.sound))
+        scores = self._labels.scores(text, vectors.strength, sound)
         times = np.array([(cut.start_s, cut.end_s) for cut in group])
         return Batch(times[:, 0], times[:, 1], vectors, output, best_rows(None, scores))

@@ -212,13 +212,15 @@ class Intake:
 
     def _best_labels(self, clip_id: int) -> list[tuple[str, float]]:
         best = self._best.pop(clip_id, None)
-        if best is None:  # silence: no segment was kept
+        if best is None or not len(best):  # silence: no segment was kept
             return []
         return [(label.name, label.score) for label in self._labels.top(best.mean(axis=0))]
 
     def _stored_best(self, clip_id: int) -> Floats:
         """The best label scores of what an interrupted `add` stored of a clip: `(up to 3, labels)`."""
         ids = self._database.segments_of(clip_id).ids
+        if not len(ids):  # killed before its first batch
+            return np.zeros((0, len(self._labels.names)), np.float32)
         text = self._database.fetch("text", self._model.version, ids).float32()
         strength = self._database.fetch("strength", self._model.base_version, ids).float32()[:, 0]
         sound = self._database.fetch("sound", self._model.base_version, ids).float32()

@@ -64,7 +64,7 @@ def sounds(tmp_path_factory):
         write_sound(
             folder, f"short{number}", tone(2 + number / 4, 200 + 40 * number) + noise(2 + number / 4, seed=number, level=0.02)
         )
-    long = np.concatenate([chirp(30), clicks(30), noise(60, seed=5)])
+    long = np.concatenate([chirp(20), clicks(20), noise(20, seed=5)])
     write_sound(folder, "long", long, container="flac")
     return folder
 
@@ -120,7 +120,7 @@ def survive(tmp_path, sounds, reference, *, kills: int, seed: int) -> None:
 
 
 def test_a_killed_add_leaves_a_sound_library(tmp_path, sounds, reference):
-    survive(tmp_path, sounds, reference, kills=6, seed=1)
+    survive(tmp_path, sounds, reference, kills=4, seed=1)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Small federations for the tests of rounds: a coordinator on a folder, devices that train on nothing but a fixed update."""
 
 import numpy as np
+from scripts.in_process import NOW_S, Authorities, Memory, Network
 
 from earmark_client.learn.ledger import Budget, Ledger
 from earmark_server.checkpoint import Checkpoint, Model
@@ -8,7 +9,6 @@ from earmark_server.coordinator import Coordinator, Judge, Profile, no_gate, pub
 from earmark_shared.head import HeadSchema, first_head
 from earmark_shared.privacy.accountant import SampledGaussian
 from earmark_shared.round import Floors
-from scripts.in_process import NOW_S, Authorities, Memory, Network
 from tests.support.privacy import KEY, MemoryAnchor, PlainStorage
 
 SCHEMA = HeadSchema(inputs=6, outputs=4, rank=2, trained=("up", "bias"), labels=("dog", "rain", "siren"))
