@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client import ranking
-from earmark_client.audio.decode import Decoder, content_sha256, display_name
-from earmark_client.audio.opening import open_sound
+from earmark_client.audio.opening import content_sha256, display_name, open_sound
 from earmark_client.labelling import taught_vectors
 from earmark_client.search import Target
 from earmark_shared.errors import AudioError
@@ -80,6 +79,8 @@ def find_example(database: Database, model: Model, path: Path, at_s: float | Non
 
 def read_example(model: Model, path: Path, at_s: float | None = None) -> Floats:
     """The same from the file itself."""
+    from earmark_client.audio.decode import Decoder
+
     segmenter = model.segmenter()
     found = []
     with Decoder() as decoder, decoder.open(path, roots=(path.parent,)) as stream:

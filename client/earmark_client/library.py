@@ -136,8 +136,8 @@ class Library:
             raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
         calibration = self._model.labeler.calibration
         least = calibration.threshold if query.min_score is None else query.min_score
-        target = make_target(self._database, self._model, query)
-        shelf = self._shelf()
+        self._model.labeler.open_sentences()
+        shelf, target = self._shelf(), make_target(self._database, self._model, query)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
         if not len(pool):
             return Answer((), None, self._model.version)

@@ -8,10 +8,11 @@ towards its name's vector: text = P (p / spread), query = P (w * spread).
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +184,16 @@ class Labeler:
     @cached_property
     def _sentences(self) -> TextEncoder:
         return TextEncoder(self._bundle)
+
+    def open_sentences(self) -> None:
+        """Begin to open the sentence encoder, in a thread: it takes a third of a cold search, and so does loading the index."""
+
+        def open_it() -> None:
+            with contextlib.suppress(ModelError):  # whoever asks for words next meets the error again
+                _ = self._sentences
+
+        if "_sentences" not in self.__dict__:
+            Thread(target=open_it, daemon=True).start()
 
     @property
     def text_dim(self) -> int:
