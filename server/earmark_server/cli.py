@@ -18,12 +18,15 @@ import click
 from earmark_server.authority import create_authority, open_authority, renew, tuf_root_hash
 from earmark_server.enrolment import Enroller
 from earmark_server.limits import CALLS_A_MINUTE, LAB_CALLS_A_MINUTE, Limits
+from earmark_server.publish import Repository, create_repository
 from earmark_server.registry import Device, Registry
 from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.settings import PORT, Places, ServerSettings
 from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
 from earmark_shared.files import harden_process
+from earmark_shared.head import HeadSchema
+from earmark_shared.release import load_head
 
 GRACE_S = 5.0
 LAB_BANNER = "LAB: five devices make a cohort here; for demonstrations only, and it can't be undone"
@@ -46,10 +49,15 @@ def cli() -> None:
 @click.option("--member-port", type=click.IntRange(0, 65535), help="Where enrolled devices go. [--port + 1]")
 @click.option("--lab", "is_lab", is_flag=True, help="For demonstrations: takes homes joined with --lab, five make a cohort.")
 def init(folder: Path, *, host: str, port: int, member_port: int | None, is_lab: bool) -> None:
-    """Make a server's keys and certificates in DIR."""
+    """Make a server's keys and certificates in DIR.
+
+    DIR/keys holds the release keys. Two of the three root keys and two of the three targets keys sign every release: before the
+    server is used in earnest, move them to other people's machines.
+    """
     member = (port + 1 if port else 0) if member_port is None else member_port
     settings = ServerSettings(host=host, port=port, member_port=member, is_lab=is_lab)
     authority = create_authority(folder.absolute(), settings, now_s=int(time.time()), entropy=os.urandom)
+    create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
     Registry(authority.places.registry).close()
     click.echo(f"made {folder}; fingerprint {authority.root(bytes(32)).fingerprint().hex()}", err=True)
     _banner(is_lab=is_lab)
@@ -159,9 +167,38 @@ def revoke(folder: Path, alias: str) -> None:
 @cli.command("renew", epilog="\b\nExample:\n  earmark-server renew /srv/earmark")
 @folder_argument
 def renew_keys(folder: Path) -> None:
-    """Make a new round-plan key (good for 30 days) and server certificate; restart `serve` afterwards."""
+    """Make a new round-plan key (good for 30 days) and server certificate; restart `serve` afterwards.
+
+    With the release keys in DIR/keys, the release repository is signed for another term as well.
+    """
     renew(open_authority(folder.absolute()), now_s=int(time.time()), entropy=os.urandom)
+    repository = _repository(folder)
+    if repository.can_sign():
+        repository.renew()
     click.echo("renewed", err=True)
+
+
+@cli.command(
+    "publish", epilog="\b\nExample:\n  earmark-server publish /srv/earmark head.safetensors schema.json --base base-0a1b2c3d4e5f"
+)
+@folder_argument
+@click.argument("head", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("schema", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--base", required=True, help="Version of the base model that the head corrects, as `earmark status` names it.")
+def publish(folder: Path, head: Path, schema: Path, *, base: str) -> None:
+    """Sign and release a head by hand. Rounds release what they learned by themselves."""
+    read = HeadSchema.from_json(schema.read_text(encoding="utf-8"))
+    release = _repository(folder).publish(load_head(read, head.read_bytes()), read, base=base)
+    click.echo(f"released {release.number}: {release.version}", err=True)
+
+
+@cli.command("take-back", epilog="\b\nExample:\n  earmark-server take-back /srv/earmark 3")
+@folder_argument
+@click.argument("number", type=click.IntRange(1))
+def take_back(folder: Path, number: int) -> None:
+    """Release the head of release NUMBER again, as the newest: devices go back to it with their next update."""
+    release = _repository(folder).take_back(number)
+    click.echo(f"released {release.number}: {release.version}, which was release {number}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -186,6 +223,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _enroller(folder: Path) -> Enroller:
     authority = open_authority(folder.absolute())
     return Enroller(authority, Registry(authority.places.registry), clock=time.time, entropy=os.urandom)
+
+
+def _repository(folder: Path) -> Repository:
+    places = _places(folder)
+    return Repository(places.tuf_root.parent, places.release_keys, clock=time.time)
 
 
 def _places(folder: Path) -> Places:

@@ -103,6 +103,10 @@ class Repository:
             elif self._is_half_over(self._newest(Timestamp).signed):
                 self._stamp(snapshot.signed.version)
 
+    def can_sign(self) -> bool:
+        """Whether enough of every role's keys are here to release something."""
+        return all(len(self._key_paths(role)) >= threshold for role, (_, threshold) in KEYS.items())
+
     def renew(self) -> None:
         """Sign root and targets for another term, with the offline keys."""
         with self._lock:
@@ -147,7 +151,7 @@ class Repository:
 
     def _sign(self, metadata: Metadata[S]) -> None:
         role = metadata.signed.type
-        paths = sorted(self._keys.glob(f"{role}-*.pem"))
+        paths = self._key_paths(role)
         if len(paths) < KEYS[role][1]:
             raise SettingsError(
                 f"{self._keys} holds {len(paths)} of the {KEYS[role][1]} {role} keys that must sign", hint="bring the others"
@@ -155,6 +159,9 @@ class Repository:
         metadata.signatures.clear()
         for path in paths:
             metadata.sign(_signer(read_private(path)), append=True)
+
+    def _key_paths(self, role: str) -> list[Path]:
+        return sorted(self._keys.glob(f"{role}-*.pem"))
 
     def _newest(self, kind: type[S]) -> Metadata[S]:
         """Read the newest metadata of a role: what timestamp.json leads to, not what else may lie about."""

@@ -69,7 +69,7 @@ class EnrolmentService:
         """Take what does the work, what holds back, how to see who calls, and a clock in Unix seconds."""
         self._enroller, self._limits, self._callers, self._clock = enroller, limits, callers, clock
         places = enroller.authority.places
-        self._released = ReleasedFiles(Repository(places.tuf_root.parent, places.folder / "keys", clock=clock))
+        self._released = ReleasedFiles(Repository(places.tuf_root.parent, places.release_keys, clock=clock))
 
     def door(self) -> dict[str, Handler]:
         """Return the methods for whoever holds an invitation."""

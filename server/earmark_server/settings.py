@@ -5,6 +5,7 @@ authority/plan_key.signed   the aggregator's round-plan key under the authority'
 aggregator/plan.key         signs rounds
 tls/ca.key ca.pem           issues the server's and the devices' TLS certificates
 tls/server.key server.pem
+keys                        the release repository's private keys; root and targets belong on other machines
 releases/root.json          the release repository's first root, once there is one (its hash goes into invitations)
 registry.db                 invitations, devices, the enrolment log
 """
@@ -72,6 +73,11 @@ class Places:
     def tuf_root(self) -> Path:
         """The release repository's first root; whoever makes the repository puts it here."""
         return self.folder / "releases" / "root.json"
+
+    @property
+    def release_keys(self) -> Path:
+        """The folder of the release repository's private keys; those of root and targets belong elsewhere."""
+        return self.folder / "keys"
 
     @property
     def registry(self) -> Path:

@@ -95,7 +95,9 @@ class VectorStore(ClipStore):
 
     def vector_ids(self, kind: str, model_version: str) -> NDArray[np.int64]:
         """Segments that have a vector of this kind and model, pending or ready, ascending: `(n,)`. Reads no vector."""
-        rows = self._all("SELECT first_id, rows, ids FROM vector_blobs WHERE kind = ? AND model_version = ?", (kind, model_version))
+        rows = self._all(
+            "SELECT first_id, rows, ids FROM vector_blobs WHERE kind = ? AND model_version = ?", (kind, model_version)
+        )
         found = [bytes_to_ids(ids, first_id, count) for first_id, count, ids in rows]
         return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 

@@ -1,0 +1,206 @@
+"""A head on its way: published into a real repository, fetched over TLS by an enrolled device, taken back by a newer release."""
+
+import time
+
+import numpy as np
+import pytest
+
+from earmark_client.federation.enrol import joined, member_channel
+from earmark_client.federation.releases import fetch_newest
+from earmark_client.model.active import load_correction
+from earmark_server import publish
+from earmark_server.publish import Repository, create_repository
+from earmark_server.releases import ReleasedFiles
+from earmark_shared.errors import (
+    AdmissionError,
+    CertificateError,
+    HomeExistsError,
+    MalformedError,
+    NetworkError,
+    ProtocolError,
+    ReleaseError,
+    SettingsError,
+)
+from earmark_shared.releasing import PIECE_SIZE, Piece, Wanted
+from earmark_shared.wire.channel import call, open_channel
+from tests.support.federation import Clock, Federation
+from tests.support.releases import BASE, SCHEMA, Device, some_head
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+def federation(tmp_path):
+    made = Federation(tmp_path / "srv")
+    places = made.authority.places
+    made.repository = create_repository(places.tuf_root.parent, places.release_keys, clock=made.clock)
+    with made.serving():
+        yield made
+    made.close()
+
+
+@pytest.fixture
+def device(federation, tmp_path):
+    made = Device(tmp_path / "home")
+    federation.join(made.database)
+    return made
+
+
+@pytest.fixture
+def repository(tmp_path):
+    clock = Clock()
+    made = create_repository(tmp_path / "releases", tmp_path / "keys", clock=clock)
+    made.clock, made.keys = clock, tmp_path / "keys"
+    return made
+
+
+def fetch(device):
+    return fetch_newest(device.home, clock=device.clock)
+
+
+def test_a_release_reaches_an_enrolled_device_and_so_does_its_end(federation, device):
+    assert fetch(device) is None
+    first = federation.repository.publish(some_head(1), SCHEMA, base=BASE)
+    assert fetch(device) == first
+    correction = load_correction(device.home.folder / "models", first)
+    for name, array in some_head(1).items():
+        np.testing.assert_array_equal(correction.arrays[name], array)
+    assert fetch(device) == first  # nothing new is nothing wrong
+    second = federation.repository.publish(some_head(2), SCHEMA, base=BASE)
+    assert fetch(device) == second
+    back = federation.repository.take_back(1)
+    assert (back.number, back.head_sha256) == (3, first.head_sha256)
+    assert fetch(device) == back
+    assert not list((device.home.folder / "models").glob("incoming"))
+
+
+def test_whoever_is_not_enrolled_gets_nothing(federation, device):
+    membership = joined(device.database)
+    wanted = Wanted(b"metadata/timestamp.json", 0)
+    for address in (membership.address, membership.member_address):
+        with open_channel(address, membership.ca_pem) as channel, pytest.raises((CertificateError, NetworkError)):
+            call(channel, "Releases", "Fetch", wanted, Piece)
+    federation.enroller.revoke(membership.alias)
+    with pytest.raises(AdmissionError):
+        fetch(device)
+
+
+@pytest.mark.parametrize(
+    "path", ["keys/root-1.pem", "../keys/root-1.pem", "metadata/../../keys/root-1.pem", "/etc/passwd", "lock", "metadata/.hidden",
+             "targets/", "metadata//1.root.json", "metadata/1.root.json\n", "history/1.json", "root.json"]
+)  # fmt: skip
+def test_no_path_leads_anywhere_else(federation, device, path):
+    with member_channel(joined(device.database)) as channel, pytest.raises(ProtocolError):
+        call(channel, "Releases", "Fetch", Wanted(path.encode(), 0), Piece)
+
+
+def test_a_link_is_not_followed(repository, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "releases" / "targets" / "link").symlink_to(tmp_path / "secret")
+    files = ReleasedFiles(repository)
+    assert not files.fetch(Wanted(b"targets/link", 0)).is_there
+    assert not files.fetch(Wanted(b"targets/nothing", 0)).is_there
+
+
+def test_a_long_file_comes_in_full_pieces(repository, tmp_path):
+    data = np.random.default_rng(0).bytes(2 * PIECE_SIZE + 5)
+    (tmp_path / "releases" / "targets" / "long").write_bytes(data)
+    files = ReleasedFiles(repository)
+    pieces = [files.fetch(Wanted(b"targets/long", start)) for start in range(0, len(data), PIECE_SIZE)]
+    assert b"".join(piece.data for piece in pieces) == data
+    assert [len(piece.data) for piece in pieces] == [PIECE_SIZE, PIECE_SIZE, 5]
+    with pytest.raises(MalformedError):
+        files.fetch(Wanted(b"targets/long", len(data) + 1))
+
+
+def test_a_server_signs_its_timestamp_anew_while_it_is_asked(federation, device):
+    federation.repository.publish(some_head(1), SCHEMA, base=BASE)
+    assert fetch(device).number == 1
+    for days in range(1, 12):  # through the ends of several timestamps and of the snapshot
+        federation.clock.shift_s = device.shift_s = days * DAY_S
+        assert fetch(device).number == 1
+
+
+def test_without_its_online_keys_the_server_hands_out_what_ends(federation, device):
+    federation.repository.publish(some_head(1), SCHEMA, base=BASE)
+    for path in federation.authority.places.release_keys.iterdir():
+        path.unlink()
+    assert fetch(device).number == 1
+    federation.clock.shift_s = device.shift_s = 2 * DAY_S
+    with pytest.raises(ReleaseError, match="expired"):
+        fetch(device)
+
+
+def test_two_of_three_keys_release_and_one_does_not(repository):
+    (repository.keys / "targets-1.pem").unlink()
+    assert repository.can_sign()
+    assert repository.publish(some_head(1), SCHEMA, base=BASE).number == 1
+    (repository.keys / "targets-3.pem").unlink()
+    assert not repository.can_sign()
+    with pytest.raises(SettingsError, match="1 of the 2 targets keys"):
+        repository.publish(some_head(2), SCHEMA, base=BASE)
+    assert repository.current().number == 1
+
+
+def test_keys_are_private_and_the_repository_is_made_once(repository, tmp_path):
+    assert {path.stat().st_mode & 0o777 for path in repository.keys.iterdir()} == {0o600}
+    assert len(list(repository.keys.iterdir())) == 8
+    with pytest.raises(HomeExistsError):
+        create_repository(tmp_path / "releases", tmp_path / "keys", clock=time.time)
+
+
+def test_publishing_the_same_twice_is_one_release_and_numbers_only_grow(repository):
+    first = repository.publish(some_head(1), SCHEMA, base=BASE, number=4)
+    assert repository.publish(some_head(1), SCHEMA, base=BASE, number=4) == first
+    for seed, number in ((2, 4), (2, 3)):
+        with pytest.raises(ReleaseError):
+            repository.publish(some_head(seed), SCHEMA, base=BASE, number=number)
+    assert repository.publish(some_head(2), SCHEMA, base=BASE).number == 5
+    with pytest.raises(ReleaseError):
+        repository.take_back(9)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, device_of, monkeypatch, step):
+    repository.publish(some_head(1), SCHEMA, base=BASE)
+    real, left = publish.write_atomic, [step]
+
+    def cut(path, data):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(path, data)
+
+    monkeypatch.setattr(publish, "write_atomic", cut)
+    with pytest.raises(KeyboardInterrupt):
+        repository.publish(some_head(2), SCHEMA, base=BASE)
+    monkeypatch.undo()
+    assert device_of(repository).number == 1
+    assert (
+        Repository(repository.folder, repository.keys, clock=repository.clock).publish(some_head(2), SCHEMA, base=BASE).number
+        == 2
+    )
+    assert device_of(repository).number == 2
+
+
+@pytest.fixture
+def device_of(tmp_path):
+    """A device that fetches from a repository's files, without a network."""
+    from earmark_client.federation.releases import fetch_release
+    from earmark_shared.release import sha256_hex
+
+    device = Device(tmp_path / "device")
+
+    def fetch_from(repository):
+        pin = bytes.fromhex(sha256_hex((repository.folder / "root.json").read_bytes()))
+        return fetch_release(device.home, pin, ask=ReleasedFiles(repository).fetch, clock=device.clock)
+
+    return fetch_from
+
+
+def test_root_and_targets_are_renewed_before_they_end(repository, device_of):
+    repository.publish(some_head(1), SCHEMA, base=BASE)
+    assert device_of(repository).number == 1
+    repository.renew()
+    assert repository._newest(publish.Root).signed.version == 2
+    assert device_of(repository).number == 1
