@@ -13,13 +13,14 @@ import os
 import time
 import tomllib
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from earmark_server.authority import open_authority, open_plan_key
 from earmark_server.checkpoint import Checkpoint, Model, State
 from earmark_server.coordinator import Coordinator, Judge, Office, Profile, no_gate
+from earmark_server.gate import Judging, PublicSet, judge
 from earmark_server.publish import Repository
 from earmark_server.registry import Registry
 from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema, base_version
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from earmark_server.round_run import RoundRun
+    from earmark_server.settings import Places
 
 PROFILE = "rounds.toml"
+PUBLIC_SET = "public.safetensors"
+"""Public sound that candidates are judged on (gate.py); a lab may do without."""
 FOLDER = "rounds"
 UNDECIDED = ("open", "lost")
 
@@ -76,7 +80,7 @@ class Rounds:
 
             office = Office(open_plan_key(folder), enrolment, os.urandom)
             first = Model(FIRST_VERSION, base_schema(), base_arrays())
-            coordinator = Coordinator(checkpoint, first, profile, office, make_judge(folder))
+            coordinator = Coordinator(checkpoint, first, profile, office, make_judge(authority.places))
             return cls(coordinator, registry, profile, resources.pop_all())
 
     def __enter__(self) -> Self:
@@ -122,14 +126,27 @@ def read_profile(folder: Path) -> Profile:
     return Profile(**values)
 
 
-def make_judge(folder: Path) -> Judge:
-    """Return who judges and publishes: the release repository in the folder."""
-    repository = Repository(folder / "releases", folder / "keys", clock=time.time)
+def make_judge(places: Places) -> Judge:
+    """Return who judges candidates and publishes them: the gate on the public set, if the folder has one, and the repository.
+
+    Raises:
+        ModelError: the public set is not one for this head.
+    """
+    repository = Repository(places.tuf_root.parent, places.release_keys, clock=time.time)
+    path = places.folder / PUBLIC_SET
+    public = PublicSet.load(base_schema(), path.read_bytes()) if path.exists() else None
+
+    def gate(old: Model, candidate: Model) -> Mapping[str, float]:
+        if public is None:
+            return no_gate(old, candidate)
+        report = judge(candidate.arrays, Judging(candidate.schema, old.arrays, public))
+        report.check()
+        return {name: value for name, value in asdict(report).items() if isinstance(value, float)}
 
     def publish(candidate: Model, _report: Mapping[str, float]) -> None:
         repository.publish(candidate.arrays, candidate.schema, base=base_version(), number=candidate.version)
 
-    return Judge(no_gate, publish)
+    return Judge(gate, publish)
 
 
 def finished(state: State | None) -> int:

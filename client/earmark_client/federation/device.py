@@ -25,6 +25,7 @@ from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema
 from earmark_shared.enrolment import read_plan_key
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256, unit_rows
+from earmark_shared.privacy.mechanism import public_bucket
 from earmark_shared.round import COHORT_LEAST, LAB_COHORT_LEAST, Floors
 from earmark_shared.secagg import checks
 
@@ -38,11 +39,10 @@ if TYPE_CHECKING:
     from earmark_shared.crypto.certificates import Enrolment
     from earmark_shared.round import RoundPlan
 
-TRAINING = TrainingPlan(
-    clipping_bound=1.0, noise_multiplier=4.0, expected_clips=16, steps=20, learning_rate=0.05, momentum=0.0, proximal=0.0
-)
-"""What a round's training looks like; chosen on public data. At 64 clips three rounds stay below epsilon 2."""
-LAB_TRAINING = replace(TRAINING, is_lab=True)
+TRAINING = TrainingPlan(clipping_bound=1.0, noise_multiplier=3.2, expected_clips=16, steps=10, learning_rate=0.2)
+"""What a round's training looks like; chosen on public data. Three rounds at `SHARE` stay below epsilon 2."""
+SHARE, DRAWN_MOST = 4, 64
+"""A step draws one in so many of the public bucket of clips, on average, and at most so many."""
 
 
 @dataclass
@@ -63,14 +63,10 @@ class RoundDevice:
         enrolment = self._refresh()
         membership, head = enrol.joined(self.home.database), self.head()
         plan_key = read_plan_key(membership.root.plan_key, membership.root.authority, now_s=now_s)
-        held = checks.HeldModel(
-            head.version, arrays_sha256(head.schema, head.arrays), head.schema.sha256(), head.schema.size
-        )
+        held = checks.HeldModel(head.version, arrays_sha256(head.schema, head.arrays), head.schema.sha256(), head.schema.size)
         least = LAB_COHORT_LEAST if membership.is_lab else COHORT_LEAST
         floors = Floors(n_min=least, lab=membership.is_lab)
-        return checks.Membership(
-            membership.keys.identity, membership.certificate, enrolment, {plan_key: plan_key}, held, floors
-        )
+        return checks.Membership(membership.keys.identity, membership.certificate, enrolment, {plan_key: plan_key}, held, floors)
 
     def trainer(self, plan: RoundPlan) -> CorrectionTrainer:
         """Return what trains for a round: on clips of this data epoch, from the head that the plan is about."""
@@ -80,7 +76,7 @@ class RoundDevice:
         since_s = float(self.ledger.epoch_started_s())
         data = training_set(self.home.database, self.model.base_version, head, since_s=since_s)
         is_lab = enrol.joined(self.home.database).is_lab
-        return CorrectionTrainer(head, data, LAB_TRAINING if is_lab else TRAINING, os.urandom)
+        return CorrectionTrainer(head, data, training_plan(data.clip_count, is_lab=is_lab), os.urandom)
 
     def head(self) -> HeldHead:
         """Return the head in force: the newest installed release, or the first head before any."""
@@ -106,6 +102,12 @@ class RoundDevice:
             if release is not None and release.number > known:
                 updating.install(self.home, self.model, release)
         return enrolment
+
+
+def training_plan(clip_count: int, *, is_lab: bool) -> TrainingPlan:
+    """Return how to train on so many clips; their number enters only as a public bucket. NoiseError when they are too few."""
+    bucket = public_bucket(clip_count, is_lab=is_lab)
+    return replace(TRAINING, expected_clips=min(bucket // SHARE, DRAWN_MOST), is_lab=is_lab)
 
 
 def open_participant(home: Home, secret: Secret, model: Model, *, clock: Callable[[], float] = time.time) -> Participant:

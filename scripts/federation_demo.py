@@ -1,0 +1,284 @@
+"""A whole federation on this machine, nothing simulated: a server, its SuperLink, and devices that only meet over TLS.
+
+    python scripts/federation_demo.py --sounds .cache/sounds [--devices 6] [--rounds 3] [--keep DIR]
+
+Each device is a lab home of its own with its own recordings (cut and altered from ten animals), joined by invitation, with a SuperNode of
+its own. Each person corrects what the model got wrong. Rounds run with secure aggregation and differential privacy on; the result is
+released, and every device installs it. A search that was wrong before is right after. Everything that was started is stopped again, and
+the folder is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+PROGRAMS = {"earmark": "earmark_client.cli.main", "earmark-server": "earmark_server.cli"}
+"""What the two commands are; called by module, so that a checkout needs no installed scripts."""
+LEARNED, CONFUSED_WITH = "sheep", "cow"
+"""What the shipped model gets wrong: it hears a sheep as nothing much, and answers the search with a cow."""
+SHARED_NAMES = {"cow": "moo", "rooster": "chicken"}
+READY_S, ROUNDS_S, SWAP_S = 90.0, 280.0, 60.0
+
+
+@dataclass
+class Program:
+    """A program of ours that runs until the demo ends."""
+
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def wait_for(self, word: str, seconds: float) -> str:
+        """Return the first line of its output with `word` in it; end the demo if it does not come."""
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            for line in self.log.read_text().splitlines():
+                if word in line:
+                    return line
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.2)
+        sys.exit(f"{self.name} did not say {word!r}:\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Demo:
+    """One run: where its files are, and what it started."""
+
+    folder: Path
+    sounds: Path
+    clips: int
+    """Recordings of each device."""
+    started_s: float = field(default_factory=time.monotonic)
+    running: ExitStack = field(default_factory=ExitStack)
+
+    def say(self, text: str) -> None:
+        """Tell the person who waits, with the time it took so far."""
+        print(f"[{time.monotonic() - self.started_s:5.1f} s] {text}", flush=True)
+
+    def call(self, name: str, *arguments: str, home: Path | None = None) -> str:
+        """Run one of our programs to its end and return its output."""
+        done = subprocess.run(
+            [sys.executable, "-m", PROGRAMS[name], *arguments],
+            env=self.environment(home),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode not in {0, 20}:
+            sys.exit(f"{name} {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self, name: str, *arguments: str, log: str, home: Path | None = None) -> Program:
+        """Start one of our programs; it is stopped at the end of the demo."""
+        path = self.folder / log
+        with path.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", PROGRAMS[name], *arguments],
+                env=self.environment(home),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        program = Program(f"{name} {arguments[0]}", process, path)
+        self.running.callback(program.stop)
+        return program
+
+    def environment(self, home: Path | None) -> dict[str, str]:
+        """Say which library a command is about."""
+        ours = {} if home is None else {"EARMARK_HOME": str(home), "EARMARK_KEY_FILE": str(home.with_suffix(".key"))}
+        return dict(os.environ) | ours
+
+
+def make_recordings(sounds: Path, folder: Path, device: int, clips: int) -> dict[str, str]:
+    """Write one device's own recordings; return file name -> what is heard in it."""
+    import soundfile
+
+    rng = np.random.default_rng(1000 + device)
+    folder.mkdir()
+    others = sorted(path.stem for path in sounds.glob("*.mp3") if path.stem != LEARNED)
+    heard = {}
+    for number in range(clips):
+        animal = LEARNED if number % 2 else others[(number // 2 + device) % len(others)]
+        waveform, rate = soundfile.read(sounds / f"{animal}.mp3", dtype="float32", always_2d=True)
+        mono = waveform.mean(axis=1)
+        starts = rng.integers(0, max(1, len(mono) - rate), size=4)
+        start = max(starts.tolist(), key=lambda at: float(np.square(mono[at : at + rate]).sum()))
+        places = np.arange(start, min(start + int(1.1 * rate), len(mono) - 1), rng.uniform(0.93, 1.07))
+        cut = np.interp(places, np.arange(len(mono)), mono) * rng.uniform(0.5, 1.0)
+        name = f"recording-{number:02d}.wav"
+        soundfile.write(folder / name, (cut + rng.normal(0, 0.002, len(cut))).clip(-1, 1), rate, subtype="PCM_16")
+        heard[name] = animal
+    return heard
+
+
+def correct_all(home: Path, recordings: Path, heard: dict[str, str]) -> None:
+    """Correct every recording, as a person would with `earmark label`, in one go."""
+    from earmark_client.library import Library
+    from earmark_client.store.keys import KeyFile
+
+    with Library.open(home, unlock=KeyFile(home.with_suffix(".key"))) as library:
+        there = {path for clip in library.clips() for path in clip.paths}
+        for name, animal in heard.items():
+            target = str(recordings / name)
+            if target not in there:  # too quiet for a segment
+                continue
+            library.label(target, SHARED_NAMES.get(animal, animal))
+            if animal == CONFUSED_WITH:
+                library.label(target, LEARNED, is_present=False)
+
+
+def free_ports() -> int:
+    """Return a port that is free, with the next two."""
+    for _ in range(100):
+        base = 20_000 + secrets.randbelow(20_000)
+        try:
+            with ExitStack() as probes:
+                for port in range(base, base + 3):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    sys.exit("there are no three free ports in a row")
+
+
+def set_up_server(demo: Demo) -> tuple[Path, Program]:
+    """Make a lab server with its release repository, and start it."""
+    server, port = demo.folder / "server", free_ports()
+    demo.call("earmark-server", "init", str(server), "--lab", "--port", str(port))
+    (server / "rounds.toml").write_text(
+        "z = 1.0\nclip_c = 10.0\nlog2_scale_c = 14\ndeadline_s = [120, 60, 60, 60, 60]\n", encoding="utf-8"
+    )
+    running = demo.start("earmark-server", "serve", str(server), log="server.log")
+    demo.say(running.wait_for("serving", READY_S))
+    return server, running
+
+
+def set_up_device(demo: Demo, server: Path, number: int) -> Path:
+    """Make a library, fill and correct it, and join."""
+    home = demo.folder / f"device{number}"
+    demo.call("earmark", "init", home=home)
+    recordings = demo.folder / f"recordings{number}"
+    heard = make_recordings(demo.sounds, recordings, number, demo.clips)
+    demo.call("earmark", "add", str(recordings), home=home)
+    correct_all(home, recordings, heard)
+    join(demo, server, home)
+    return home
+
+
+def join(demo: Demo, server: Path, home: Path) -> None:
+    """Join with an invitation."""
+    invitation = demo.call("earmark-server", "invite", str(server)).splitlines()[0].split()
+    demo.call(*invitation, "--yes", home=home)
+
+
+def first_hit(demo: Demo, listener: Path) -> str:
+    """Search a library that nobody corrected for what the model gets wrong; return the file that comes first."""
+    hits = demo.call("earmark", "search", LEARNED, "--limit", "1", "--nearest", home=listener).splitlines()
+    return Path(hits[0].split("\t")[-1]).stem if hits else "nothing"
+
+
+def set_up_listener(demo: Demo, server: Path) -> Path:
+    """Join with a library of the ten recordings as they are, with no corrections: the search is asked there."""
+    home = demo.folder / "listener"
+    demo.call("earmark", "init", home=home)
+    demo.call("earmark", "add", str(demo.sounds), home=home)
+    join(demo, server, home)
+    return home
+
+
+@contextmanager
+def workplace(keep: Path | None) -> Iterator[Path]:
+    """Return a fresh folder that is removed at the end, or `keep`."""
+    if keep is not None:
+        keep.mkdir(parents=True, mode=0o700)
+        yield keep.absolute()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="earmark-federation-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(demo: Demo, devices: int, rounds: int) -> int:
+    """Run the demo; return its exit code."""
+    server, _ = set_up_server(demo)
+    homes = [set_up_device(demo, server, number) for number in range(devices)]
+    demo.say(f"{devices} devices have joined, each with {demo.clips} corrected clips of its own")
+    listener = set_up_listener(demo, server)
+    before = first_hit(demo, listener)
+    demo.say(f"search '{LEARNED}' before: {before}")
+    nodes = [demo.start("earmark", "participate", log=f"device{n}.log", home=home) for n, home in enumerate(homes)]
+    demo.say(f"{len(nodes)} SuperNodes with TLS and node authentication are starting")
+    print(demo.call("earmark-server", "round", str(server), "--rounds", str(rounds)), end="", flush=True)
+    demo.say("rounds are over")
+    for node in nodes:
+        node.stop()
+    versions = {demo.call("earmark", "update", "--yes", home=home) or in_force(home) for home in (*homes, listener)}
+    demo.say(f"every device has the model {', '.join(sorted(versions))}")
+    after = first_hit(demo, listener)
+    demo.say(f"search '{LEARNED}' after: {after}")
+    for line in demo.call("earmark", "privacy", home=homes[0]).splitlines()[:3]:
+        print(line)
+    is_right = before != LEARNED and after == LEARNED and len(versions) == 1
+    demo.say("right." if is_right else "WRONG.")
+    return 0 if is_right else 1
+
+
+def in_force(home: Path) -> str:
+    """Return the version of the model that a library searches with."""
+    from earmark_client.library import Library
+    from earmark_client.store.keys import KeyFile
+
+    with Library.open(home, unlock=KeyFile(home.with_suffix(".key"))) as library:
+        return library.status().model
+
+
+def main() -> int:
+    """Run the demo, and stop what it started."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sounds", type=Path, required=True)
+    parser.add_argument("--devices", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--keep", type=Path)
+    chosen = parser.parse_args()
+    with workplace(chosen.keep) as folder:
+        demo = Demo(folder, chosen.sounds.absolute(), chosen.clips)
+        with demo.running:
+            return run(demo, chosen.devices, chosen.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
