@@ -28,6 +28,8 @@ MOST_EXAMPLE_SEGMENTS = 64
 SAME_WORDS = 0.5
 """Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
 SAID_COLUMNS = ("names", "corrections")
+MOST_NAMED = 1000
+"""Clips listed for one word. Of a word that more have, those are listed besides that have another of the query's words too."""
 UNSAID = frozenset(
     [
         "a",
@@ -109,10 +111,14 @@ def word_matches(database: Database, text: str) -> dict[int, float]:
 
     The model's own labels are left out: they are the sound's evidence already, and would count twice.
     """
-    words = content_words(text)
+    words = sorted(content_words(text))
     found: Counter[int] = Counter()
-    for word in sorted(words):
-        found.update(clip_id for clip_id, _ in database.search_words(word, columns=SAID_COLUMNS))
+    for word in words:
+        clips = set(database.search_words(word, MOST_NAMED, columns=SAID_COLUMNS))
+        if len(clips) == MOST_NAMED and len(words) > 1:
+            others = " ".join(other for other in words if other != word)
+            clips.update(database.search_words(word, MOST_NAMED, beside=others, columns=SAID_COLUMNS))
+        found.update(clips)
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
 

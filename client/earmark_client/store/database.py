@@ -31,19 +31,19 @@ class Database(VectorStore):
             if text is not None:
                 self._write(f"UPDATE words SET {column} = ? WHERE rowid = ?", (text, clip_id))  # noqa: S608  (constants only)
 
-    def search_words(self, text: str, limit: int = 200, *, columns: Sequence[str] = WORD_COLUMNS) -> list[tuple[int, float]]:
-        """Clips with any of the words in `text`, best first: (clip id, BM25 relevance, higher is better).
+    def search_words(self, text: str, limit: int = 1000, *, beside: str = "", columns: Sequence[str] = WORD_COLUMNS) -> list[int]:
+        """Clips with any of the words in `text`, and if `beside` is given with any of its words too: the first `limit` ids.
 
-        `columns`, of `WORD_COLUMNS`, says whose words count: the file names', the model's labels', people's labels.
+        `columns`, of `WORD_COLUMNS`, says whose words count: the file names', the model's labels', people's labels. Clips are not
+        ranked: FTS5's BM25 looks up each match's length, a hundred times the work of finding it.
         """
-        words = re.findall(r"\w+", text)
-        if not words:
+        asked = [re.findall(r"\w+", part) for part in (text, beside) if part]
+        if not asked or not all(asked):
             return []
         # Quoted, a word is a word: FTS5's own operators (NEAR, NOT, *) are not for a user's sentence to reach.
-        any_word = " OR ".join(f'"{word}"' for word in words)
-        match = f"{{{' '.join(columns)}}} : ({any_word})"
-        rows = self._all("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?", (match, limit))
-        return [(row[0], row[1]) for row in rows]
+        any_word = [" OR ".join(f'"{word}"' for word in words) for words in asked]
+        match = " AND ".join(f"{{{' '.join(columns)}}} : ({words})" for words in any_word)
+        return [row[0] for row in self._all("SELECT rowid FROM words WHERE words MATCH ? LIMIT ?", (match, limit))]
 
     def set_labels(self, clip_id: int, labels: Sequence[tuple[str, float]], *, model_version: str) -> None:
         """Replace a clip's predicted labels (name, score in [0, 1]), and their words."""

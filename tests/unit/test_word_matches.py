@@ -1,0 +1,57 @@
+"""Which clips' names hold a query's words, also where a word stands in nearly every name."""
+
+import secrets
+
+import pytest
+
+from earmark_client import asking
+from earmark_client.asking import word_matches
+from earmark_client.records import Correction
+from earmark_client.store.database import ClipRow, Database
+
+NAMES = ["recording dog", "recording cat", "recording rain", "violin", "recording garden violin", "recording violin"]
+
+
+@pytest.fixture
+def database(tmp_path):
+    with Database.create(tmp_path / "library.db", secrets.token_bytes(32)) as database:
+        with database.transaction():
+            for number, name in enumerate(NAMES):
+                clip_id = database.insert_clip(ClipRow(f"{number:064d}", 1.0, 16_000, 1, 100, 0.0, 0.0, "m"), f"/{number}")
+                database.finish_clip(clip_id, duration_s=1.0, names=name)
+                database.set_labels(clip_id, [("zebra", 0.9)], model_version="m")
+            database.add_correction(Correction(4, None, "garden party", True), now_s=1.0)
+        yield database
+
+
+def test_share_of_the_words(database):
+    assert word_matches(database, "a recording of a violin") == {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5, 5: 1.0, 6: 1.0}
+
+
+def test_fewer_than_half_of_the_words_are_no_match(database):
+    assert word_matches(database, "recording of a violin in the garden") == {4: 2 / 3, 5: 1.0, 6: 2 / 3}
+
+
+def test_peoples_labels_count_and_the_models_do_not(database):
+    assert word_matches(database, "party") == {4: 1.0}
+    assert word_matches(database, "zebra") == {}
+
+
+def test_no_words_no_match(database):
+    assert word_matches(database, "of the") == {}
+    assert word_matches(database, "\x00") == {}
+
+
+def test_a_common_word_hides_no_clip_that_has_the_other_words_too(database, monkeypatch):
+    monkeypatch.setattr(asking, "MOST_NAMED", 3)
+    found = word_matches(database, "violin recording")
+    assert {clip: share for clip, share in found.items() if share == 1.0} == {5: 1.0, 6: 1.0}
+
+
+def test_without_the_second_look_a_common_word_hides_them(database, monkeypatch):
+    monkeypatch.setattr(asking, "MOST_NAMED", 3)
+    plain = Database.search_words
+    monkeypatch.setattr(
+        Database, "search_words", lambda self, text, limit, **more: plain(self, text, limit, columns=more["columns"])
+    )
+    assert word_matches(database, "violin recording")[6] == 0.5
