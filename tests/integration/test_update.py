@@ -318,8 +318,9 @@ def test_killed_in_the_middle_it_goes_on(filled, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_any_step_it_goes_on(filled, tmp_path):
-    kill_at(filled, tmp_path, np.linspace(0, 1, 40))
+    kill_at(filled, tmp_path, np.linspace(0, 1, 20))
 
 
 def test_labels_of_two_models_would_meet_if_the_swap_were_not_one_transaction(filled, tmp_path):
