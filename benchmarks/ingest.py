@@ -146,19 +146,22 @@ def check_same(peer: Any, encoder: AudioEncoder, path: Path) -> None:  # noqa: A
 
 def compare(folder: Path, files: list[Path]) -> dict[str, float]:
     """Ours and the peers on the same sample of files."""
-    from peers import Clap
+    from peers import HTSAT_BASE, HTSAT_TINY, Clap
 
     sample, sample_s = sample_files(files, SAMPLE_S)
     say(f"sample: {len(sample)} files, {sample_s:.0f} s")
     ours, _ = add_apart(folder / "sample", sample)
     say(f"ours on the sample: {ours:.1f} s/s")
     theirs = librosa_torch_rate(sample, sample_s)
-    clap = Clap()
-    clap.describe(np.zeros(480_000, np.float32))
-    clap_rate = clap.seconds_per_second(sample, CLAP_MOST_S)
+    base, tiny = Clap(HTSAT_BASE), Clap(HTSAT_TINY)
+    clap_rate = base.seconds_per_second(sample, CLAP_MOST_S)
+    tiny_rate = tiny.seconds_per_second(sample, CLAP_MOST_S)
+    full_rate = base.seconds_per_second(sample, CLAP_MOST_S, is_joined=True)
     return {
         "vs_librosa_torch": round(ours / theirs, 2),
         "vs_clap": round(ours / clap_rate, 2),
+        "vs_clap_tiny": round(ours / tiny_rate, 2),
+        "vs_clap_full": round(ours / full_rate, 2),
         "sample_factor": round(ours, 1),
         "librosa_torch_factor": round(theirs, 1),
         "clap_factor": round(clap_rate, 2),

@@ -1,8 +1,10 @@
 """What Earmark's way from file to vector is compared with. Only benchmarks import this: torch, librosa, transformers.
 
 * `LibrosaTorch`: the very same encoder in torch, float32, fed by `librosa.load` and `librosa.feature.melspectrogram`.
-* `Clap`: transformers' CLAP audio tower (HTSAT, the sizes of `ClapAudioConfig()`) with random weights, fed by `librosa.load` at
-  48 kHz and its own feature extractor, in 10 s windows.
+* `Clap`: transformers' CLAP audio tower with random weights, fed by `librosa.load` at 48 kHz and its own feature extractor, file by
+  file as its users call it: what is shorter than its 10 s window is repeated to fill it, so a 5 s file costs as much as a 10 s one.
+  Two sizes: HTSAT-base (67.8 M parameters, the tower of laion/larger_clap_general, the peer of `vs_clap`), and HTSAT-tiny (27.5 M, the
+  tower of laion/clap-htsat-unfused, `vs_clap_tiny`); `vs_clap_full` is HTSAT-base on files joined to full windows.
 
 Both take one file after another with torch's default number of threads, as their users' scripts do.
 """
@@ -121,14 +123,23 @@ class LibrosaTorch:
             return torch.cat([self.encoder(part) for part in parts]).numpy()
 
 
-class Clap:
-    """Sound -> vectors by CLAP's audio tower."""
+HTSAT_BASE = {
+    "patch_embeds_hidden_size": 128,
+    "depths": [2, 2, 12, 2],
+    "num_attention_heads": [4, 8, 16, 32],
+    "hidden_size": 1024,
+}
+HTSAT_TINY: dict[str, object] = {}  # transformers' default
 
-    def __init__(self) -> None:
+
+class Clap:
+    """Sound -> vectors by CLAP's audio tower of one size."""
+
+    def __init__(self, size: dict[str, object]) -> None:
         from transformers import ClapAudioConfig, ClapAudioModel, ClapFeatureExtractor
 
         torch.manual_seed(0)
-        self._model = ClapAudioModel(ClapAudioConfig()).eval()
+        self._model = ClapAudioModel(ClapAudioConfig(**size)).eval()
         self._features = ClapFeatureExtractor(truncation="rand_trunc")
 
     def parameters(self) -> int:
@@ -136,23 +147,26 @@ class Clap:
         return sum(weight.numel() for weight in self._model.parameters())
 
     def describe(self, window: np.ndarray) -> np.ndarray:
-        """One window (480,000,) at 48 kHz -> (768,)."""
+        """Up to 480,000 samples at 48 kHz -> (dim,)."""
         inputs = self._features(window, sampling_rate=CLAP_RATE_HZ, return_tensors="pt")
         with torch.inference_mode():
             return self._model(input_features=inputs["input_features"]).pooler_output[0].numpy()
 
-    def seconds_per_second(self, files: Iterable[Path], most_s: float) -> float:
-        """Sound per wall time, files one after another until `most_s` have gone; windows are always full, whatever the files' length."""
+    def seconds_per_second(self, files: Iterable[Path], most_s: float, *, is_joined: bool = False) -> float:
+        """Sound per wall time, files one after another until `most_s` have gone; `is_joined` fills every window with the next files."""
         size = round(CLAP_RATE_HZ * CLAP_WINDOW_S)
+        self.describe(np.zeros(size, np.float32))  # its first call builds tables
         rest = np.zeros(0, np.float32)
         done_s, started_s = 0.0, time.perf_counter()
         for path in files:
             rest = np.concatenate([rest, librosa.load(path, sr=CLAP_RATE_HZ)[0]])
-            while len(rest) >= size:
+            while len(rest) >= (size if is_joined else 1):
                 self.describe(rest[:size])
-                rest, done_s = rest[size:], done_s + CLAP_WINDOW_S
+                done_s += len(rest[:size]) / CLAP_RATE_HZ
+                rest = rest[size:]
             if time.perf_counter() - started_s > most_s:
                 break
         rate = done_s / (time.perf_counter() - started_s)
-        say(f"CLAP, {self.parameters() / 1e6:.1f} million parameters: {done_s:.0f} s of sound at {rate:.1f} s/s")
+        windows = "full windows" if is_joined else "file by file"
+        say(f"CLAP, {self.parameters() / 1e6:.1f} million parameters, {windows}: {done_s:.0f} s of sound at {rate:.1f} s/s")
         return rate
