@@ -1,4 +1,4 @@
-"""From segments' scores to an answer: clip scores, search by example, fused evidence, calibration, events.
+"""From segments' scores to an answer: clip scores, search by example, fused evidence, calibration.
 
 Pure functions on arrays. Segments of one clip lie side by side: `offsets (clips + 1,)` says where each clip's begin, so that
 clip i holds the rows `offsets[i]:offsets[i + 1]`.
@@ -6,7 +6,6 @@ clip i holds the rows `offsets[i]:offsets[i + 1]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +22,12 @@ Ints = npt.NDArray[np.int64]
 
 __all__ = [
     "Calibration",
-    "Stretch",
     "clip_scores",
     "example_probability",
     "example_scores",
     "example_segment_scores",
     "fuse",
     "jaccard",
-    "merge_events",
     "segment_scores",
     "text_probability",
 ]
@@ -151,35 +148,6 @@ def jaccard(left: AbstractSet[str], right: AbstractSet[str]) -> float:
     """Shared share of two label sets, in [0, 1]; two empty sets are alike."""
     union = len(left | right)
     return len(left & right) / union if union else 1.0
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Neighbouring segments of one clip that are one event; `first` and `last` are rows."""
-
-    start_s: float
-    end_s: float
-    score: float
-    first: int
-    last: int
-
-
-def merge_events(start_s: Floats, end_s: Floats, score: Floats, *, threshold: float, max_gap_s: float = 0.5) -> list[Stretch]:
-    """Join one clip's segments that reach `threshold` and follow each other within `max_gap_s` seconds.
-
-    Args:
-        start_s: `(segments,)` ascending, seconds.
-        end_s: `(segments,)` seconds.
-        score: `(segments,)` in [0, 1]; an event's score is its best segment's.
-        threshold: Score a segment needs.
-        max_gap_s: Silence allowed inside an event, seconds.
-    """
-    rows = np.flatnonzero(score >= threshold)
-    if not len(rows):
-        return []
-    breaks = np.flatnonzero(start_s[rows[1:]] - end_s[rows[:-1]] > max_gap_s) + 1
-    groups = np.split(rows, breaks)
-    return [Stretch(float(start_s[g[0]]), float(end_s[g].max()), float(score[g].max()), int(g[0]), int(g[-1])) for g in groups]
 
 
 def _unit(rows: Floats) -> Floats:

@@ -155,24 +155,6 @@ def test_jaccard_counts_what_is_shared():
     assert ranking.jaccard({"dog"}, set()) == 0
 
 
-def test_neighbours_that_reach_the_threshold_are_one_event():
-    start = np.array([0, 0.48, 0.96, 5, 5.48], np.float32)
-    score = np.array([0.6, 0.9, 0.2, 0.7, 0.7], np.float32)
-    events = ranking.merge_events(start, start + np.float32(0.96), score, threshold=0.5)
-    assert [(event.first, event.last) for event in events] == [(0, 1), (3, 4)]
-    assert events[0].start_s == 0
-    assert events[0].end_s == pytest.approx(1.44)
-    assert events[0].score == pytest.approx(0.9)
-
-
-def test_events_bridge_short_gaps_only():
-    start = np.array([0, 1.2, 3.0], np.float32)
-    score = np.ones(3, np.float32)
-    assert len(ranking.merge_events(start, start + 1, score, threshold=0.5, max_gap_s=0.5)) == 2
-    assert len(ranking.merge_events(start, start + 1, score, threshold=0.5, max_gap_s=0.1)) == 3
-    assert ranking.merge_events(start, start + 1, score * 0, threshold=0.5) == []
-
-
 def test_a_calibration_is_read_whole_or_not_at_all():
     part = {name: getattr(CALIBRATION, name) for name in CALIBRATION.__dataclass_fields__}
     assert Calibration.read({**part, "templates": ["{}"]}) == CALIBRATION
