@@ -1,0 +1,75 @@
+"""Labels of three kinds in one list: the model's, a person's phrases, and taught sounds."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from earmark_client.labelling import BEST, LabelSet, best_rows, taught_vectors
+from earmark_client.model.calibration import Calibration
+from earmark_client.store.database import LabelRow
+from earmark_shared.errors import NotInLibraryError
+
+CALIBRATION = Calibration(
+    text_slope=1.0,
+    text_offset=0.0,
+    text_similarity=0.0,
+    example_slope=20.0,
+    example_offset=-10.0,
+    word_weight=0.9,
+    threshold=0.5,
+)
+
+
+class FakeLabeler:
+    """Two labels of its own; a segment's text vector holds their scores."""
+
+    sound_dim = 2
+    calibration = CALIBRATION
+
+    def label_list(self, own=()):
+        return SimpleNamespace(names=("dog", "rain", *(name for name, _ in own)))
+
+    def labels(self, text, strength, labels):
+        return np.resize(text * strength[:, None], (len(text), len(labels.names))).astype(np.float32)
+
+    def top_labels(self, scores, labels):
+        return [(name, float(score)) for name, score in zip(labels.names, scores, strict=True) if score >= 0.2]
+
+
+MODEL = SimpleNamespace(labeler=FakeLabeler())
+BELL = LabelRow("my doorbell", "my doorbell", "taught", "m", vector=np.array([1.0, 0.0], np.float32))
+
+
+def test_a_taught_sound_scores_by_likeness_and_comes_first():
+    labels = LabelSet(MODEL, [BELL])
+    assert labels.names == ("dog", "rain", "my doorbell")
+    assert labels.needs_sound
+    sound = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    scores = labels.scores(np.full((2, 2), 0.8, np.float32), np.ones(2, np.float32), sound)
+    assert scores.shape == (2, 3)
+    assert scores[0, 2] > 0.99
+    assert scores[1, 2] < 0.01
+    assert [label.name for label in labels.top(scores[0])] == ["my doorbell", "dog", "rain"]
+    assert [label.name for label in labels.top(scores[1])] == ["dog", "rain"]
+
+
+def test_without_taught_sounds_no_sound_vector_is_needed():
+    labels = LabelSet(MODEL, [LabelRow("kettle", "a kettle whistling", "user", "m")])
+    assert not labels.needs_sound
+    assert labels.scores(np.ones((1, 3), np.float32), np.ones(1, np.float32), None).shape == (1, 3)
+
+
+def test_a_clips_best_rows_do_not_depend_on_how_it_came():
+    scores = np.random.default_rng(0).random((20, 5)).astype(np.float32)
+    whole = best_rows(None, scores)
+    parts = None
+    for start in range(0, 20, 7):
+        parts = best_rows(parts, scores[start : start + 7])
+    assert whole.shape == (BEST, 5)
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_label_without_examples_is_refused():
+    with pytest.raises(NotInLibraryError, match="no examples"):
+        taught_vectors(LabelRow("x", "x", "taught", "m"), 2)
