@@ -28,8 +28,8 @@ MOST_EXAMPLE_SEGMENTS = 64
 SAME_WORDS = 0.5
 """Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
 SAID_COLUMNS = ("names", "corrections")
-MOST_NAMED = 1000
-"""Clips listed for one word. Of a word that more have, those are listed besides that have another of the query's words too."""
+LEAST_NAMED, ALL_NAMED = 100, 1_000_000
+"""Clips listed for one word: ten for each hit that is wanted, and not fewer than the first; all, where every clip is ranked."""
 UNSAID = frozenset(
     [
         "a",
@@ -106,19 +106,19 @@ def _nothing_there(path: Path, at_s: float | None) -> AudioError:
     return AudioError(f"{display_name(path)}: there is nothing to hear{where}", hint="name a second where there is sound")
 
 
-def word_matches(database: Database, text: str) -> dict[int, float]:
+def word_matches(database: Database, text: str, most: int) -> dict[int, float]:
     """Share of the text's words that stand in a clip's file name or people's labels, by clip id; half of them or more.
 
-    The model's own labels are left out: they are the sound's evidence already, and would count twice.
+    At most `most` clips are listed for each word, and as many that have all of them. The model's own labels are left out: they
+    are the sound's evidence already, and would count twice.
     """
     words = sorted(content_words(text))
     found: Counter[int] = Counter()
     for word in words:
-        clips = set(database.search_words(word, MOST_NAMED, columns=SAID_COLUMNS))
-        if len(clips) == MOST_NAMED and len(words) > 1:
-            others = " ".join(other for other in words if other != word)
-            clips.update(database.search_words(word, MOST_NAMED, beside=others, columns=SAID_COLUMNS))
-        found.update(clips)
+        found.update(database.search_words(word, most, columns=SAID_COLUMNS))
+    if len(words) > 1 and sum(found.values()) >= most:  # a list may be cut short: not those that have all the words
+        every = database.search_words(words[0], most, also=words[1:], columns=SAID_COLUMNS)
+        found.update({clip_id: len(words) - found[clip_id] for clip_id in every})
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
 
@@ -144,7 +144,7 @@ def make_target(database: Database, model: Model, query: Query) -> Target:
         text=text,
         example=example,
         minus=tuple(model.labeler.text_query(unwanted) for unwanted in query.exclude),
-        words=word_matches(database, query.text) if query.text else None,
+        words=word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None,
         allowed=_allowed(database, query),
         said=tuple(verdicts(database.corrections(), query.text)),
     )

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
 
-CANDIDATES = 1000
+CANDIDATES = 300
 """Segments a large library's index gives for exact scoring."""
-MOST_PASSAGES = 100
+MOST_PASSAGES = 40
 """Passages of them that are scored exactly: enough for any page of hits, few enough for a millisecond."""
 EVENT_SHARE = 0.5
 """An event reaches as far as its segments score this share of its best one."""

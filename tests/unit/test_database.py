@@ -267,8 +267,8 @@ def test_words(database):
     assert database.search_words("dog") == [1, 2, 3]
     assert database.search_words("cafe") == [2]
     assert database.search_words("grand cafe") == [2, 3]
-    assert database.search_words("dog", beside="park piano") == [1, 3]
-    assert database.search_words("dog", beside="?") == []
+    assert database.search_words("dog", also=["park piano"]) == [1, 3]
+    assert database.search_words("dog", also=["?"]) == []
     assert database.search_words("dog", columns=("names",)) == [1, 2]
     assert database.search_words("dog", limit=1) == [1]
     for odd in ('"', "dog NEAR(", "NOT dog", "names:dog", "*", "", "dog'; --", "a" * 5000):

@@ -31,14 +31,16 @@ class Database(VectorStore):
             if text is not None:
                 self._write(f"UPDATE words SET {column} = ? WHERE rowid = ?", (text, clip_id))  # noqa: S608  (constants only)
 
-    def search_words(self, text: str, limit: int = 1000, *, beside: str = "", columns: Sequence[str] = WORD_COLUMNS) -> list[int]:
-        """Clips with any of the words in `text`, and if `beside` is given with any of its words too: the first `limit` ids.
+    def search_words(
+        self, text: str, limit: int = 1000, *, also: Sequence[str] = (), columns: Sequence[str] = WORD_COLUMNS
+    ) -> list[int]:
+        """Clips with any of the words in `text`, and any of the words of each text in `also`: the first `limit` ids.
 
         `columns`, of `WORD_COLUMNS`, says whose words count: the file names', the model's labels', people's labels. Clips are not
         ranked: FTS5's BM25 looks up each match's length, a hundred times the work of finding it.
         """
-        asked = [re.findall(r"\w+", part) for part in (text, beside) if part]
-        if not asked or not all(asked):
+        asked = [re.findall(r"\w+", part) for part in (text, *also)]
+        if not all(asked):
             return []
         # Quoted, a word is a word: FTS5's own operators (NEAR, NOT, *) are not for a user's sentence to reach.
         any_word = [" OR ".join(f'"{word}"' for word in words) for words in asked]
