@@ -1,0 +1,194 @@
+"""A simulated federation: the product's coordinator and participants on real sound, and what it came to.
+
+Nothing of the protocol, of training or of accounting is written again here; devices differ from real ones in that their ledger lies in
+memory and their clips come from a list.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from in_process import Authorities, Memory, Network, one_verification
+from simulation.task import CLIPS, Integers, Task
+
+from earmark_client.federation.training_data import CorrectionTrainer, HeldHead
+from earmark_client.learn.finetune import TrainingPlan, TrainingSet, planned_event, train
+from earmark_server.checkpoint import Checkpoint, Model
+from earmark_server.coordinator import Coordinator, Judge, Profile, no_gate, publish_nowhere
+from earmark_shared.head import Floats, flatten, unflatten
+from earmark_shared.privacy.accountant import SampledGaussian, record_epsilon
+from earmark_shared.round import SHARD_LEAST, Floors, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from earmark_client.federation.participant import Participant
+
+NO_NOISE = 1e-5
+"""Noise multiplier without privacy: the mechanism runs all the same, and moves nothing."""
+UNCLIPPED = 1e3
+SHARD_MOST = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was tuned, on public sound and once for all."""
+
+    rank: int = 24
+    clipping_bound: float = 1.0
+    expected_clips: int = 32
+    steps: int = 4
+    learning_rate: float = 0.5
+    sharpness: float = 20.0
+    longest: float = 4.0
+    """`clip_c`: the longest update that a device may send."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One simulation."""
+
+    rounds: int
+    epsilon: float | None
+    dropout: float = 0.0
+    """Share of devices that fall silent in a round, each in some phase."""
+    lies: float = 0.0
+    """Share of devices whose every label is wrong."""
+    z: float = 0.0
+    """Device-level noise multiplier of the sums."""
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a federation came to."""
+
+    arrays: dict[str, Floats]
+    epsilon: float
+    """Spent by the device that spent most, by its own ledger; infinite without privacy."""
+    seconds: float
+    outcomes: tuple[str, ...]
+    shards: int
+    largest_shard: int
+
+
+def noise_for(epsilon: float | None, recipe: Recipe, rounds: int) -> float:
+    """Return the least noise multiplier (to 1 %) with which all rounds together spend at most `epsilon`."""
+    if epsilon is None:
+        return NO_NOISE
+    low, high = 0.3, 64.0
+    while high / low > 1.01:
+        middle = float(np.sqrt(low * high))
+        event = SampledGaussian(middle, recipe.expected_clips / CLIPS, recipe.steps * rounds)
+        low, high = (low, middle) if record_epsilon([event]) <= epsilon else (middle, high)
+    return high
+
+
+def training_plan(setting: Setting) -> TrainingPlan:
+    """Return what each round's local training looks like; without privacy nothing is clipped either."""
+    recipe = setting.recipe
+    return TrainingPlan(
+        clipping_bound=UNCLIPPED if setting.epsilon is None else recipe.clipping_bound,
+        noise_multiplier=noise_for(setting.epsilon, recipe, setting.rounds),
+        expected_clips=recipe.expected_clips,
+        steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        sharpness=recipe.sharpness,
+    )
+
+
+def federate(task: Task, clips: list[Integers], setting: Setting) -> Outcome:
+    """Run a whole federation and return the head it ends with."""
+    rng = random.Random(setting.seed)
+    authorities, plan = Authorities(), training_plan(setting)
+    is_lab = len(clips) < SHARD_LEAST
+    profile = Profile(clip_c=setting.recipe.longest, log2_scale_c=16, z=setting.z, n_max=SHARD_MOST, is_lab=is_lab)
+    first = Model(0, task.schema, task.first)
+    ledgers = [Memory() for _ in clips]
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(no_gate, publish_nowhere)
+        coordinator = Coordinator(Checkpoint(Path(folder) / "rounds"), first, profile, authorities.office(), judge)
+        held = _Newest(task, coordinator)
+        devices = {}
+        for own, ledger in zip(clips, ledgers, strict=True):
+            data = _lied(task.training_set(own), rng) if rng.random() < setting.lies else task.training_set(own)
+            floors = Floors(lab=is_lab, z=setting.z)
+            alias, device = authorities.device(floors, held.model, lambda _plan, data=data: held.trainer(data, plan), ledger)
+            devices[alias] = device
+        return _run(coordinator, devices, ledgers, setting, rng)
+
+
+def _run(
+    coordinator: Coordinator, devices: dict[bytes, Participant], ledgers: list[Memory], setting: Setting, rng: random.Random
+) -> Outcome:
+    network, begun_s, runs = Network(devices), time.monotonic(), []
+    with one_verification():
+        for _ in range(setting.rounds):
+            network.is_silent = _silences(devices, setting.dropout, rng)
+            runs.append(network.run(coordinator))
+            network.now_s += 86_400
+    sizes = [len(total.survivors) for run in runs for total in run.sums]
+    return Outcome(
+        dict(coordinator.model.arrays),
+        _spent(ledgers, setting),
+        time.monotonic() - begun_s,
+        tuple(record.outcome for record in coordinator.state.rounds),
+        max((len(run.sums) for run in runs), default=0),
+        max(sizes, default=0),
+    )
+
+
+class _Newest:
+    """The coordinator's newest head as devices hold it, read once a version: each would have it on its own disk."""
+
+    def __init__(self, task: Task, coordinator: Coordinator) -> None:
+        self._task, self._coordinator = task, coordinator
+        self._model: Model | None = None
+
+    def model(self) -> Model:
+        """Return the newest published head."""
+        if self._model is None or self._model.version != self._coordinator.state.version:
+            self._model = self._coordinator.model
+        return self._model
+
+    def trainer(self, data: TrainingSet, plan: TrainingPlan) -> CorrectionTrainer:
+        """Return what trains on a device's clips, from the newest head."""
+        model = self.model()
+        head = HeldHead(model.version, model.schema, model.arrays, self._task.label_vectors)
+        return CorrectionTrainer(head, data, plan, os.urandom)
+
+
+def train_centrally(task: Task, clips: list[Integers], setting: Setting) -> dict[str, Floats]:
+    """Train on all devices' clips in one place, without privacy: what a federation gives up by being one."""
+    data = task.training_set(np.unique(np.concatenate(clips)))
+    plan = replace(training_plan(replace(setting, epsilon=None)), expected_clips=64, steps=1)
+    plan = replace(plan, steps=setting.rounds * setting.recipe.steps * max(1, data.clip_count // 256))
+    trained = train(task.schema, task.first, data, plan, paid=planned_event(plan, data.clip_count), entropy=os.urandom)
+    return unflatten(task.schema, flatten(task.schema, task.first) + trained.update, task.first)
+
+
+def _silences(devices: dict[bytes, Participant], dropout: float, rng: random.Random) -> Callable[[bytes, Phase], bool]:
+    """Choose who falls silent in the next round, and from which phase on."""
+    phases = [Phase.ADVERTISE, Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK]
+    gone = {device: rng.choice(phases) for device in devices if rng.random() < dropout}
+    return lambda device, phase: device in gone and phase >= gone[device]
+
+
+def _lied(data: TrainingSet, rng: random.Random) -> TrainingSet:
+    """Move every answer to the next label but some: a device that lies alike about everything."""
+    return replace(data, targets=np.roll(data.targets, rng.randrange(1, data.targets.shape[1]), axis=1))
+
+
+def _spent(ledgers: list[Memory], setting: Setting) -> float:
+    if setting.epsilon is None:
+        return float("inf")
+    charged = max(([charge.record for charge in ledger.committed if charge.record] for ledger in ledgers), key=len)
+    return record_epsilon(charged)

@@ -1,0 +1,3 @@
+"""The table of accuracy by epsilon and number of devices."""
+from __future__ import annotations
+def make_table(task, setting, how, write): ...
