@@ -116,7 +116,7 @@ class Checkpoint:
             table = json.loads(path.read_text(encoding="utf-8"))
             rounds = tuple(_record(row) for row in table.pop("rounds"))
             if table.pop("format") != FORMAT:
-                raise ValueError
+                raise ValueError  # noqa: TRY301  one answer for every way to be unreadable
             return State(**table, rounds=rounds)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path} can't be read.", hint="Restore it from a backup: without it no round goes on.") from error

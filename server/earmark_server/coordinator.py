@@ -209,6 +209,3 @@ def no_gate(old: Model, candidate: Model) -> Mapping[str, float]:
 def publish_nowhere(candidate: Model, report: Mapping[str, float]) -> None:
     """Release nothing: for simulations, whose devices read the coordinator's own model."""
     _ = candidate, report
-
-
-

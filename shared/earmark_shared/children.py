@@ -1,7 +1,7 @@
 """Programs that we start and that must not outlive us: Flower's SuperLink beside the server, its SuperNode beside a device.
 
-    child = start_child([program, "--flag"], environment=child_environment(), folder=folder, log=folder / "program.log")
-    stop_child(child)
+child = start_child([program, "--flag"], environment=child_environment(), folder=folder, log=folder / "program.log")
+stop_child(child)
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def start_child(
-    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path
-) -> subprocess.Popen[bytes]:
+def start_child(command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a program in `folder` that writes to `log` (begun anew); it ends when the thread that calls this does."""
     with log.open("wb") as output:
         log.chmod(0o600)
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603  our own programs, named by us
             [sys.executable, "-c", _WITH_US, str(os.getpid()), *command],
             env=dict(environment),
             cwd=folder,

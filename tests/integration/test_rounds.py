@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from scripts.in_process import one_verification
 
 from earmark_server.checkpoint import Checkpoint
-from earmark_server.coordinator import Judge, Profile, no_gate
+from earmark_server.coordinator import Judge, Profile
 from earmark_shared.errors import ModelError, PhaseError, PolicyError
 from earmark_shared.head import flatten
 from earmark_shared.round import Floors, Phase
-from scripts.in_process import one_verification
 from tests.support.rounds import LAB, Small, lab_profile, real_ledger
 
 PHASES = (Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK)

@@ -21,10 +21,10 @@ go_offline()
 
 import httpx  # noqa: E402
 from flwr.app import Context, Error, Message, RecordDict  # noqa: E402
-from flwr.clientapp import ClientApp  # noqa: E402
+from flwr.clientapp import ClientApp  # noqa: E402, TC002
 from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest  # noqa: E402
-from flwr.supercore.fab import Fab  # noqa: E402
+from flwr.supercore.fab import Fab  # noqa: E402, TC002
 from flwr.supercore.heartbeat import HeartbeatSender  # noqa: E402
 from flwr.supercore.interceptors import (  # noqa: E402
     RuntimeTokenHttpInterceptor,

@@ -39,7 +39,7 @@ def answer_record(participant: Participant, kind: type[RoundMessage], content: R
     try:
         messages = unpack(_body(content), (kind,))
         if len(messages) != 1:
-            raise MalformedError("several messages came at once")
+            raise MalformedError("several messages came at once")  # noqa: TRY301  answered like any other
         answers = participant.answer(messages[0], now_s)
     except MalformedError as error:
         answers = (participant.refuse(error),)

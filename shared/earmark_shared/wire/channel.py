@@ -110,9 +110,7 @@ def open_channel(address: Address, ca_pem: bytes, credentials: Credentials | Non
     return grpc.secure_channel(str(address), tls, options=CHANNEL_OPTIONS)
 
 
-def call(
-    channel: grpc.Channel, service: str, method: str, request: Message, reply: type[M], *, timeout_s: float = CALL_S
-) -> M:
+def call(channel: grpc.Channel, service: str, method: str, request: Message, reply: type[M], *, timeout_s: float = CALL_S) -> M:
     """Call a method and wait at most `timeout_s`; return its reply.
 
     Raises:

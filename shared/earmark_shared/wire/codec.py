@@ -61,7 +61,7 @@ def _proto_class(kind: type[Message]) -> type[ProtoMessage]:
 
 
 def _to_proto(message: Message) -> ProtoMessage:
-    check_listed(type(message))
+    check_listed(type(message))  # type: ignore[arg-type]  # a dataclass is hashable, mypy means its instances
     fields = {name: _plain(getattr(message, name)) for name in shapes(type(message))}
     return _proto_class(type(message))(**fields)
 

@@ -1,9 +1,10 @@
 """The messages of a round as the bytes of one Flower record, and back.
 
-    pack((chunk_one, chunk_two))          # u8 kind || u32 length || message, one after the other
+    pack((chunk_one, chunk_two))          # u8 kind || u32 length || u32 padding || message || zeros, one after the other
     unpack(received, (MaskedChunk, Abort))
 
-What is unpacked is one of the kinds that the receiver waits for, each in its one encoding; everything else is refused.
+What is unpacked is one of the kinds that the receiver waits for, each in its one encoding; everything else is refused. Protobuf writes
+small numbers shorter; padding makes up for that, so that all devices of a shard send the same number of bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from earmark_shared.round import (
     Unmask,
     UnmaskReq,
 )
-from earmark_shared.shapes import Message
+from earmark_shared.shapes import Message, Whole, shapes
 from earmark_shared.wire.codec import MESSAGE_SIZE_MOST, decode, encode
 
 KINDS: tuple[type[Message], ...] = (
@@ -54,12 +55,15 @@ ACTIONS: dict[type[Message], str] = dict(
 """Under which name Flower carries each."""
 MESSAGES_MOST = 16
 """A masked vector of four million words is sixteen chunks."""
-HEADER_SIZE = 5
+HEADER_SIZE = 9
+INDEX = Whole(0xFFFF)
+INDEX_SIZE = 4
+"""Bytes that an index takes at most: its tag, and up to three of a varint; an index of 0 takes none."""
 
 
 def pack(messages: Sequence[Message]) -> bytes:
     """Return the bytes that carry `messages`."""
-    return b"".join(_header(message, body) + body for message in messages for body in (encode(message),))
+    return b"".join(map(_frame, messages))
 
 
 def unpack(received: bytes, kinds: Sequence[type[Message]]) -> tuple[Message, ...]:
@@ -74,8 +78,21 @@ def unpack(received: bytes, kinds: Sequence[type[Message]]) -> tuple[Message, ..
     return messages
 
 
-def _header(message: Message, body: bytes) -> bytes:
-    return bytes([KINDS.index(type(message))]) + u32(len(body))
+def _frame(message: Message) -> bytes:
+    body, padding = encode(message), _padding(message)
+    return bytes([KINDS.index(type(message))]) + u32(len(body)) + u32(padding) + body + bytes(padding)
+
+
+def _padding(message: Message) -> int:
+    """Return how many bytes shorter the message is than with the largest indices there are."""
+    total = 0
+    for name, shape in shapes(type(message)).items():
+        value = getattr(message, name)
+        if shape == INDEX:
+            total += INDEX_SIZE - (1 + -(-value.bit_length() // 7) if value else 0)
+        elif isinstance(value, tuple):
+            total += sum(_padding(item) for item in value if isinstance(item, Message))
+    return total
 
 
 def _parts(received: bytes, kinds: Sequence[type[Message]]) -> Iterator[Message]:
@@ -83,9 +100,12 @@ def _parts(received: bytes, kinds: Sequence[type[Message]]) -> Iterator[Message]
         raise MalformedError(f"{len(received)} bytes are more than a round ever sends at once")
     at = 0
     while at < len(received):
-        number, size = received[at], int.from_bytes(received[at + 1 : at + HEADER_SIZE], "big")
-        body = received[at + HEADER_SIZE : at + HEADER_SIZE + size]
-        at += HEADER_SIZE + size
+        number, start = received[at], at + HEADER_SIZE
+        end = start + int.from_bytes(received[at + 1 : at + 5], "big")
+        at = end + int.from_bytes(received[at + 5 : start], "big")
         if number >= len(KINDS) or KINDS[number] not in kinds or at > len(received):
             raise MalformedError("a message came that nobody waits for, or one that is cut off")
-        yield decode(KINDS[number], body)
+        message = decode(KINDS[number], received[start:end])
+        if received[end:at] != bytes(_padding(message)):
+            raise MalformedError("a message is not padded as it must be")
+        yield message

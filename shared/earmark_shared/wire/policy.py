@@ -49,6 +49,7 @@ def listed() -> frozenset[tuple[str, str]]:
     return frozenset((item.message, item.field) for item in policy())
 
 
+@cache
 def check_listed(kind: type[Message]) -> None:
     """Refuse a message with a field that the policy does not list.
 
