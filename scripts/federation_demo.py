@@ -29,9 +29,10 @@ import numpy as np
 
 PROGRAMS = {"earmark": "earmark_client.cli.main", "earmark-server": "earmark_server.cli"}
 """What the two commands are; called by module, so that a checkout needs no installed scripts."""
-LEARNED, CONFUSED_WITH = "sheep", "cow"
-"""What the shipped model gets wrong: it hears a sheep as nothing much, and answers the search with a cow."""
-SHARED_NAMES = {"cow": "moo", "rooster": "chicken"}
+LEARNED, QUESTION = "owl", "hoot"
+"""What the shipped model gets wrong: asked for a hoot it finds nothing, though an owl is there."""
+SHARED_NAMES = {"cow": "moo", "rooster": "chicken", "owl": "hoot"}
+"""What people call what they hear, where it is not the file's name; all are labels that the devices share."""
 READY_S, ROUNDS_S, SWAP_S = 90.0, 280.0, 60.0
 
 
@@ -153,8 +154,8 @@ def correct_all(home: Path, recordings: Path, heard: dict[str, str]) -> None:
             if target not in there:  # too quiet for a segment
                 continue
             library.label(target, SHARED_NAMES.get(animal, animal))
-            if animal == CONFUSED_WITH:
-                library.label(target, LEARNED, is_present=False)
+            if animal != LEARNED:
+                library.label(target, QUESTION, is_present=False)
 
 
 def free_ports() -> int:
@@ -177,7 +178,7 @@ def set_up_server(demo: Demo) -> tuple[Path, Program]:
     server, port = demo.folder / "server", free_ports()
     demo.call("earmark-server", "init", str(server), "--lab", "--port", str(port))
     (server / "rounds.toml").write_text(
-        "z = 1.0\nclip_c = 10.0\nlog2_scale_c = 14\ndeadline_s = [120, 60, 60, 60, 60]\n", encoding="utf-8"
+        "z = 0.0\nclip_c = 10.0\nlog2_scale_c = 14\ndeadline_s = [120, 60, 60, 60, 60]\n", encoding="utf-8"
     )
     running = demo.start("earmark-server", "serve", str(server), log="server.log")
     demo.say(running.wait_for("serving", READY_S))
@@ -204,15 +205,22 @@ def join(demo: Demo, server: Path, home: Path) -> None:
 
 def first_hit(demo: Demo, listener: Path) -> str:
     """Search a library that nobody corrected for what the model gets wrong; return the file that comes first."""
-    hits = demo.call("earmark", "search", LEARNED, "--limit", "1", "--nearest", home=listener).splitlines()
-    return Path(hits[0].split("\t")[-1]).stem if hits else "nothing"
+    hits = demo.call("earmark", "search", QUESTION, "--limit", "1", home=listener).splitlines()
+    if not hits:
+        return "nothing"
+    number = int(Path(hits[0].split("\t")[-1]).stem.removeprefix("sound-"))
+    return sorted(demo.sounds.glob("*.mp3"))[number].stem
 
 
 def set_up_listener(demo: Demo, server: Path) -> Path:
     """Join with a library of the ten recordings as they are, with no corrections: the search is asked there."""
     home = demo.folder / "listener"
     demo.call("earmark", "init", home=home)
-    demo.call("earmark", "add", str(demo.sounds), home=home)
+    recordings = demo.folder / "listener-recordings"
+    recordings.mkdir()
+    for number, path in enumerate(sorted(demo.sounds.glob("*.mp3"))):  # under names that give no answer away
+        shutil.copyfile(path, recordings / f"sound-{number}.mp3")
+    demo.call("earmark", "add", str(recordings), home=home)
     join(demo, server, home)
     return home
 
@@ -238,7 +246,7 @@ def run(demo: Demo, devices: int, rounds: int) -> int:
     demo.say(f"{devices} devices have joined, each with {demo.clips} corrected clips of its own")
     listener = set_up_listener(demo, server)
     before = first_hit(demo, listener)
-    demo.say(f"search '{LEARNED}' before: {before}")
+    demo.say(f"search '{QUESTION}' before: {before}")
     nodes = [demo.start("earmark", "participate", log=f"device{n}.log", home=home) for n, home in enumerate(homes)]
     demo.say(f"{len(nodes)} SuperNodes with TLS and node authentication are starting")
     print(demo.call("earmark-server", "round", str(server), "--rounds", str(rounds)), end="", flush=True)
@@ -248,7 +256,7 @@ def run(demo: Demo, devices: int, rounds: int) -> int:
     versions = {demo.call("earmark", "update", "--yes", home=home) or in_force(home) for home in (*homes, listener)}
     demo.say(f"every device has the model {', '.join(sorted(versions))}")
     after = first_hit(demo, listener)
-    demo.say(f"search '{LEARNED}' after: {after}")
+    demo.say(f"search '{QUESTION}' after: {after}")
     for line in demo.call("earmark", "privacy", home=homes[0]).splitlines()[:3]:
         print(line)
     is_right = before != LEARNED and after == LEARNED and len(versions) == 1
@@ -271,7 +279,7 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path, required=True)
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=130)
     parser.add_argument("--keep", type=Path)
     chosen = parser.parse_args()
     with workplace(chosen.keep) as folder:

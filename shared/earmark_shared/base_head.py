@@ -1,6 +1,6 @@
 """The head that a federation's rounds begin with: no correction yet, the schema and label set of the shipped model.
 
-`base_head.json` beside this module is made by scripts/build_base_head.py; a server needs no model to read it.
+`base_head.json` and `.safetensors` beside this module are made by scripts/build_base_head.py; a server needs no model to read them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from earmark_shared.errors import ModelError
-from earmark_shared.head import Floats, HeadSchema, first_head
+from earmark_shared.head import Floats, HeadSchema
+from earmark_shared.release import load_head
 
 PATH = Path(__file__).with_name("base_head.json")
 FIRST_VERSION = 0
@@ -38,5 +39,8 @@ def base_schema() -> HeadSchema:
 
 
 def base_arrays() -> dict[str, Floats]:
-    """Return the first head's arrays: random public directions, and nothing corrected."""
-    return first_head(base_schema(), base_version().encode())
+    """Return the first head's arrays: directions that public sound varies in, and nothing corrected."""
+    try:
+        return load_head(base_schema(), PATH.with_suffix(".safetensors").read_bytes())
+    except OSError as error:
+        raise ModelError("the base head can't be read", hint="reinstall Earmark") from error

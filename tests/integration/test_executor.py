@@ -1,0 +1,170 @@
+"""The executor: only the installed app runs, and only for the bundle that is listed; what it needs of flwr is there."""
+
+import hashlib
+import time
+
+import pytest
+
+from earmark_shared.settings import go_offline
+
+go_offline()
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
+
+from earmark_client.federation import executor as executor_module
+from earmark_client.federation.executor import Executor, Runtime
+from earmark_client.federation.flower import KEY, answer_record, make_app
+from earmark_client.federation.participant import Participant
+from earmark_shared.bundle import bundle, bundle_sha256
+from earmark_shared.errors import NetworkError
+from earmark_shared.round import Abort, RoundPlan, Survivors
+from earmark_shared.wire import envelope
+from scripts.in_process import NOW_S
+from tests.support.rounds import Small
+
+
+def context():
+    return Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+
+
+def message(kind="train.sa1_advertise", body=b""):
+    made = Message(RecordDict({KEY: ConfigRecord({KEY: body})}), dst_node_id=2, message_type=kind)
+    made.metadata.__dict__["_message_id"] = "m"
+    return made
+
+
+@pytest.fixture(autouse=True)
+def inside_a_task():
+    """Flower builds messages inside a task only; the executor's own are inside one."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 2, 3
+
+
+class Counting(ClientApp):
+    """An app that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, message, context):
+        self.calls += 1
+        return Message(RecordDict(), reply_to=message)
+
+
+def fab(content):
+    return Fab(hashlib.sha256(content).hexdigest(), content, {})
+
+
+def test_the_bundle_is_the_same_bytes_and_flower_reads_it():
+    from flwr.common.config import get_fab_config
+
+    assert bundle() == bundle()
+    assert hashlib.sha256(bundle()).hexdigest() == bundle_sha256()
+    assert get_fab_config(bundle())["tool"]["flwr"]["app"]["components"]["serverapp"] == "earmark_server.flower:app"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", bundle() + b"\0", bundle()[:-1]])
+def test_a_bundle_that_is_not_listed_runs_nothing(content):
+    app = Counting()
+    reply = Executor(Runtime("127.0.0.1:1", b"s"), app).reply(message(), context(), fab(content))
+    assert app.calls == 0
+    assert reply.error.code == ErrorCode.INVALID_FAB
+
+
+def test_a_bundle_with_the_listed_hash_written_beside_other_bytes_runs_nothing():
+    app = Counting()
+    lying = Fab(bundle_sha256(), b"other bytes", {})
+    reply = Executor(Runtime("127.0.0.1:1", b"s"), app).reply(message(), context(), lying)
+    assert app.calls == 0
+    assert reply.error.code == ErrorCode.INVALID_FAB
+
+
+def test_the_listed_bundle_runs_the_installed_app():
+    app = Counting()
+    reply = Executor(Runtime("127.0.0.1:1", b"s"), app).reply(message(), context(), fab(bundle()))
+    assert app.calls == 1
+    assert not reply.has_error()
+
+
+def test_with_every_bundle_listed_any_would_run():
+    """The control: without the comparison the app is called for a stranger's bundle."""
+    app, content = Counting(), b"stranger"
+    allowed = [hashlib.sha256(content).hexdigest()]
+    Executor(Runtime("127.0.0.1:1", b"s"), app, allowed=allowed).reply(message(), context(), fab(content))
+    assert app.calls == 1
+
+
+def test_what_went_wrong_is_not_told_in_words():
+    class Broken(ClientApp):
+        def __call__(self, message, context):
+            raise ValueError("/home/ann/Recordings/secret.wav")
+
+    reply = Executor(Runtime("127.0.0.1:1", b"s"), Broken()).reply(message(), context(), fab(bundle()))
+    assert reply.error == Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="ValueError")
+
+
+def test_a_node_that_is_not_there_is_a_network_error():
+    with pytest.raises(NetworkError):
+        Executor(Runtime("127.0.0.1:9", b"s"), Counting()).step()
+
+
+def test_the_private_modules_still_have_what_the_executor_uses():
+    client = Runtime("127.0.0.1:9", b"s").client()
+    assert isinstance(client, RuntimeHttpClient)
+    client.close()
+    for name in ("AcquireTask", "SendTaskHeartbeat", "PullTaskInput", "PushTaskOutput"):
+        assert callable(getattr(RuntimeHttpClient, name))
+    for name in ("pull_task_input", "push_message", "push_task_output"):
+        assert getattr(executor_module, name) is getattr(run_clientapp, name)
+    assert SuperExecAuthHttpInterceptor(master_secret=b"s", protected_methods={executor_module.ACQUIRE})
+    assert RuntimeTokenHttpInterceptor("t") and RuntimeVersionHttpInterceptor(component_name="x")
+    beats = []
+    sender = HeartbeatSender(lambda: beats.append(1) or True)
+    sender.start()
+    for _ in range(100):
+        if beats:
+            break
+        time.sleep(0.02)
+    sender.stop()
+    assert beats
+
+
+def test_a_record_in_is_a_record_out_and_nothing_else(tmp_path):
+    small = Small(tmp_path / "rounds", 6)
+    participant = next(iter(small.devices.values()))
+    run = small.coordinator.begin(NOW_S)
+    content = RecordDict({KEY: ConfigRecord({KEY: envelope.pack((run.plan,))})})
+    answered = answer_record(participant, RoundPlan, content, NOW_S)
+    assert list(answered) == [KEY]
+    assert list(answered[KEY]) == [KEY]
+    (advertise,) = envelope.unpack(answered[KEY][KEY], (envelope.ANSWERS[RoundPlan],))
+    assert advertise.device_id in small.devices
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({KEY: ConfigRecord({})}),
+        RecordDict({KEY: ConfigRecord({KEY: "text"})}),
+        RecordDict({KEY: ConfigRecord({KEY: b"rubbish"})}),
+        RecordDict({KEY: ConfigRecord({KEY: envelope.pack((Survivors(bytes(32), (1,)),))})}),
+    ],
+)
+def test_whatever_else_comes_is_answered_by_an_abort(tmp_path, content):
+    small = Small(tmp_path / "rounds", 1)
+    participant = next(iter(small.devices.values()))
+    answered = answer_record(participant, RoundPlan, content, NOW_S)
+    assert isinstance(envelope.unpack(answered[KEY][KEY], (Abort,))[0], Abort)
+
+
+def test_the_app_has_one_function_a_phase():
+    app = make_app(Participant.__new__(Participant), clock=lambda: NOW_S)
+    assert set(app._registered_funcs) == {f"train.{action}" for action in envelope.ACTIONS.values()}
