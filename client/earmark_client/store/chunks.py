@@ -52,7 +52,7 @@ class Chunks:
         for start in range(0, self._length, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, self._length)
             for low in range(start, stop, rows):
-                yield self._span(low, min(low + rows, stop))
+                yield self.span(low, min(low + rows, stop))
 
     def gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rows at these positions, (n, dim) float32."""
@@ -64,7 +64,8 @@ class Chunks:
             vectors[here] = to_float32(self._rows[chunk][at[here]], scales)
         return vectors
 
-    def _span(self, low: int, high: int) -> NDArray[np.float32]:
+    def span(self, low: int, high: int) -> NDArray[np.float32]:
+        """The rows from `low` up to `high` as float32; both in one chunk."""
         chunk, at = divmod(low, CHUNK_ROWS)
         part = slice(at, at + high - low)
         rows = self._rows[chunk][part]

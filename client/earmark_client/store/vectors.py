@@ -19,7 +19,7 @@ from earmark_client.store.blocks import Block
 from earmark_client.store.chunks import Chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ RERANKED = 700
 LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)
 """Lloyd and Max's four levels for a normal variable, in standard deviations."""
 SHARD_BLOCK = 32_768
-ENCODE_ROWS = 8_192
+ENCODE_ROWS = 2_048
 SAMPLE_ROWS = 65_536
 SCORE_STEP = np.float32(2.0**-20)
 """Scores are rounded to about 1e-6, so that equal vectors tie whatever the order in which a processor added their products."""
@@ -176,21 +176,29 @@ class _Scan:
     """All rows as 4-bit codes for two numbers each, in two halves that two threads scan at once."""
 
     def __init__(self, chunks: Chunks) -> None:
-        self._dim = chunks.dim + chunks.dim % 2
-        self._length = 0
+        self._dim = chunks.dim + -chunks.dim % 4
         sample = chunks.gather(np.unique(np.linspace(0, len(chunks) - 1, min(SAMPLE_ROWS, len(chunks)), dtype=np.int64)))
-        codebook = _codebook(self._padded(sample))
-        self._halves = (_empty_scan(self._dim, codebook), _empty_scan(self._dim, codebook))
+        levels = _levels(self._padded(sample))
+        codes: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
+        for half, rows in self._parts(chunks, 0):
+            codes[half].append(_encode(rows, levels))
+        self._halves = _packed(levels, codes[0]), _packed(levels, codes[1])
+        self._length = len(chunks)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scan")
 
     def take_in(self, chunks: Chunks) -> None:
-        """Encode the rows that were appended since the last time; every SHARD_BLOCK rows the other half is used."""
-        while self._length < len(chunks):
-            block, at = divmod(self._length, SHARD_BLOCK)
-            count = min(ENCODE_ROWS, SHARD_BLOCK - at, len(chunks) - self._length)
-            rows = chunks.gather(np.arange(self._length, self._length + count))
-            self._halves[block % 2].add(self._padded(rows))
-            self._length += count
+        """Encode the rows that were appended since the last time."""
+        for half, rows in self._parts(chunks, self._length):
+            self._halves[half].add(rows)
+        self._length = len(chunks)
+
+    def _parts(self, chunks: Chunks, start: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The rows from `start` on, each part with its half; every SHARD_BLOCK rows the other half is used."""
+        while start < len(chunks):
+            block, at = divmod(start, SHARD_BLOCK)
+            count = min(ENCODE_ROWS, SHARD_BLOCK - at, len(chunks) - start)
+            yield block % 2, self._padded(chunks.span(start, start + count))
+            start += count
 
     def search(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Positions of about the `count` best rows, in no order."""
@@ -206,26 +214,39 @@ class _Scan:
 
     def _padded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         rows = np.ascontiguousarray(rows, np.float32)
-        return rows if rows.shape[1] == self._dim else np.pad(rows, ((0, 0), (0, 1)))
+        return rows if rows.shape[1] == self._dim else np.pad(rows, ((0, 0), (0, self._dim - rows.shape[1])))
 
 
-def _codebook(sample: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centres (dim / 2, 16, 2): every pair of levels of two neighbouring dimensions."""
+def _levels(sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The four values (dim, 4) that each dimension is rounded to."""
     mean, spread = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
-    spread = np.maximum(spread, 1e-6)  # equal levels would leave FAISS nothing to scale its tables by
-    levels = (mean[:, None] + spread[:, None] * LEVELS).astype(np.float32)
-    pairs = levels.reshape(-1, 2, 4)
-    first, second = np.repeat(pairs[:, 0], 4, axis=1), np.tile(pairs[:, 1], (1, 4))
-    return np.ascontiguousarray(np.stack([first, second], axis=2))
+    levels: NDArray[np.float32] = (mean[:, None] + spread[:, None] * LEVELS).astype(np.float32)
+    return levels
 
 
-def _empty_scan(dim: int, codebook: NDArray[np.float32]) -> Any:  # noqa: ANN401  (faiss has no types)
+def _encode(rows: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The nearest levels' numbers, four dimensions a byte (n, dim / 4): what FAISS's own encoder gives, five times faster."""
+    bounds = (levels[:, 1:] + levels[:, :-1]).T / 2
+    level = (rows > bounds[0]).view(np.uint8)
+    for bound in bounds[1:]:
+        level += (rows > bound).view(np.uint8)
+    pairs = (level[:, 0::2] << 2) + level[:, 1::2]
+    codes: NDArray[np.uint8] = pairs[:, 0::2] | (pairs[:, 1::2] << 4)
+    return codes
+
+
+def _packed(levels: NDArray[np.float32], codes: list[NDArray[np.uint8]]) -> Any:  # noqa: ANN401  (faiss has no types)
+    """A FAISS index of rows that `_encode` encoded; its centres (dim / 2, 16, 2) are every pair of two neighbours' levels."""
     import faiss
 
-    scan = faiss.IndexPQFastScan(dim, dim // 2, 4, faiss.METRIC_INNER_PRODUCT)
-    faiss.copy_array_to_vector(codebook.ravel(), scan.pq.centroids)
-    scan.is_trained = True
-    return scan
+    pairs = levels.reshape(-1, 2, 4)
+    centres = np.stack([np.repeat(pairs[:, 0], 4, axis=1), np.tile(pairs[:, 1], (1, 4))], axis=2)
+    plain: Any = faiss.IndexPQ(len(levels), len(levels) // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(np.ascontiguousarray(centres).ravel(), plain.pq.centroids)
+    plain.is_trained = True
+    if codes:
+        plain.add_sa_codes(np.concatenate(codes))
+    return faiss.IndexPQFastScan(plain)
 
 
 def _scan_half(half: Any, query: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # noqa: ANN401
