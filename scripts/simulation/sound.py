@@ -1,6 +1,7 @@
 """Real sound for simulations: what the shipped model makes of each clip, computed once and kept in a file.
 
-Clips of one recording, one speaker or one package never stand on both sides of the split into training and test.
+Clips of one recording or one package never stand on both sides of the split; spoken digits are tested on other takes of the same
+speakers (the data set's own split) and, apart from that, on a speaker whom no device has heard.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -24,7 +26,10 @@ from earmark_shared.errors import AudioError
 
 Floats = npt.NDArray[np.float32]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TRAINING, TEST, STRANGER = "training", "test", "stranger"
 LEFT_OUT_SPEAKER = "theo"
+TEST_TAKES = range(5)
+"""Of every other speaker: the data set's own test split."""
 TRAINING_FOLDS, TEST_FOLD = ("2", "3"), "5"
 """Of ESC-10; its fold 1 belongs to the development benchmark and is never read here."""
 SEGMENTS_MOST = 8
@@ -40,7 +45,8 @@ class Clip:
     """What a person would call it; "" where no label is used."""
     owner: str
     """Whose it is: an uploader, a speaker, a package."""
-    is_test: bool
+    part: str
+    """TRAINING, TEST (another recording of the same kind of owner) or STRANGER (a speaker that no device has heard)."""
     is_spoken: bool = False
     """A digit of the spoken digits: owned by its speaker."""
 
@@ -56,7 +62,7 @@ class Sounds:
     starts: npt.NDArray[np.int64]
     label: npt.NDArray[np.str_]
     owner: npt.NDArray[np.str_]
-    is_test: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.str_]
     is_spoken: npt.NDArray[np.bool_]
 
     def rows(self, clips: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -71,10 +77,13 @@ def listed(folder: Path) -> Iterator[Clip]:
     with (folder / "esc10" / "esc10.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["fold"] in (*TRAINING_FOLDS, TEST_FOLD):
-                yield Clip(folder / "esc10" / row["file"], row["label"], row["uploader"], row["fold"] == TEST_FOLD)
+                yield Clip(
+                    folder / "esc10" / row["file"], row["label"], row["uploader"], TEST if row["fold"] == TEST_FOLD else TRAINING
+                )
     for path in sorted((folder / "fsdd" / "recordings").glob("*.wav")):
-        digit, speaker, _ = path.stem.split("_")
-        yield Clip(path, DIGITS[int(digit)], speaker, speaker == LEFT_OUT_SPEAKER, is_spoken=True)
+        digit, speaker, take = path.stem.split("_")
+        held_out = TEST if int(take) in TEST_TAKES else TRAINING
+        yield Clip(path, DIGITS[int(digit)], speaker, STRANGER if speaker == LEFT_OUT_SPEAKER else held_out, is_spoken=True)
     if (folder / "corpus" / "corpus.csv").exists():
         yield from _corpus(folder / "corpus")
 
@@ -93,44 +102,52 @@ def _corpus(folder: Path) -> Iterator[Clip]:
         is_used = row["label_quality"] == "good" and len(packages[label]) > 1 and counts[label] >= 5
         # A third of the packages are left out, chosen by their names: the same ones whatever else is in the folder.
         is_test = is_used and crc32(row["package"].encode()) % 3 == 0
-        yield Clip(folder / row["file"], label if is_used else "", row["package"], is_test)
+        yield Clip(folder / row["file"], label if is_used else "", row["package"], TEST if is_test else TRAINING)
 
 
 def load_sounds(folder: Path, cache: Path) -> Sounds:
     """Return what the shipped model makes of the folder's clips, from `cache` if it holds just that."""
-    version = Bundle.load(BASE_MODEL).version
-    if cache.exists():
-        with np.load(cache, allow_pickle=False) as stored:
-            if str(stored["version"]) == version:
-                return Sounds(**{name: stored[name] for name in Sounds.__annotations__})
-    sounds = _describe(list(listed(folder)))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cache, version=np.array(version), **vars(sounds))
-    return sounds
+    version, clips = Bundle.load(BASE_MODEL).version, list(listed(folder))
+    names = np.array([clip.path.relative_to(folder).as_posix() for clip in clips])
+    stored = _read(cache)
+    if not stored or str(stored["version"]) != version or not np.array_equal(stored["listed"], names):
+        stored = {"version": np.array(version), "listed": names} | _describe(clips)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(cache, **stored)
+    kept = [clips[place] for place in stored["kept"]]
+    return Sounds(
+        stored["encoder"],
+        stored["text"],
+        stored["starts"],
+        np.array([clip.label for clip in kept]),
+        np.array([clip.owner for clip in kept]),
+        np.array([clip.part for clip in kept]),
+        np.array([clip.is_spoken for clip in kept]),
+    )
 
 
-def _describe(clips: Sequence[Clip]) -> Sounds:
+def _read(cache: Path) -> dict[str, npt.NDArray[Any]]:
+    if not cache.exists():
+        return {}
+    with np.load(cache, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _describe(clips: Sequence[Clip]) -> dict[str, npt.NDArray[Any]]:
     model = Model(Bundle.load(BASE_MODEL))
     encoder, text, kept = [], [], []
     with Decoder() as decoder:
-        for number, clip in enumerate(clips):
-            if number % 500 == 0:
-                print(f"describing clip {number} of {len(clips)}", file=sys.stderr, flush=True)
+        for place, clip in enumerate(clips):
+            if place % 500 == 0:
+                print(f"describing clip {place} of {len(clips)}", file=sys.stderr, flush=True)
             waveforms = _segments(model, decoder, clip.path)
             if waveforms is not None:
                 vectors, output = model.describe(waveforms)
                 encoder.append(output)
                 text.append(vectors.text)
-                kept.append(clip)
-    return Sounds(
-        np.concatenate(encoder),
-        np.concatenate(text),
-        np.concatenate(([0], np.cumsum([len(each) for each in encoder]))).astype(np.int64),
-        np.array([clip.label for clip in kept]),
-        np.array([clip.owner for clip in kept]),
-        np.array([clip.is_test for clip in kept]),
-        np.array([clip.is_spoken for clip in kept]),
-    )
+                kept.append(place)
+    starts = np.concatenate(([0], np.cumsum([len(each) for each in encoder]))).astype(np.int64)
+    return {"encoder": np.concatenate(encoder), "text": np.concatenate(text), "starts": starts, "kept": np.array(kept)}
 
 
 def _segments(model: Model, decoder: Decoder, path: Path) -> Floats | None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from simulation.sound import DIGITS, Sounds
+from simulation.sound import DIGITS, TEST, TRAINING, Sounds
 
 from earmark_client.describe import Model
 from earmark_client.learn.finetune import TrainingSet
 from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
+from earmark_client.model.labeler import mean_direction, query_phrases
+from earmark_client.model.text import TextEncoder
 from earmark_shared.head import Arrays, Floats, HeadSchema, correct, first_head, unit_rows
 
 Integers = npt.NDArray[np.int64]
@@ -45,9 +47,9 @@ class Task:
             targets[place, heard] = 1 if known >= 0 else -1
         return TrainingSet(self.sounds.encoder[rows], self.sounds.text[rows], places, targets, self.label_vectors)
 
-    def recalls(self, arrays: Arrays | None) -> dict[str, tuple[int, int]]:
+    def recalls(self, arrays: Arrays | None, part: str = TEST) -> dict[str, tuple[int, int]]:
         """Return label -> (right, held-out clips) with a head, or with the base model alone."""
-        clips = np.flatnonzero(self.sounds.is_test & (self.target >= 0))
+        clips = np.flatnonzero((self.sounds.part == part) & (self.target >= 0))
         rows, places = self.sounds.rows(clips)
         text = unit_rows(self.sounds.text[rows])
         if arrays is not None:
@@ -64,15 +66,32 @@ class Task:
 
 def make_task(sounds: Sounds, rank: int) -> Task:
     """Return the task of all labels that have held-out clips; `down` hears along the public basis."""
-    labels = (*DIGITS, *sorted(set(sounds.label[sounds.is_test].tolist()) - {"", *DIGITS}))
-    labels = tuple(label for label in labels if (sounds.label[~sounds.is_test] == label).any())
+    labels = (*DIGITS, *sorted(set(sounds.label[sounds.part == TEST].tolist()) - {"", *DIGITS}))
+    labels = tuple(label for label in labels if (sounds.label[sounds.part == TRAINING] == label).any())
     places = {label: place for place, label in enumerate(labels)}
-    labeler = Model(Bundle.load(BASE_MODEL)).labeler
-    vectors = unit_rows(np.stack([labeler.query_vector(label) for label in labels]))
+    vectors = label_vectors(labels)
     schema = HeadSchema(sounds.encoder.shape[1], sounds.text.shape[1], rank, ("up", "bias"), labels)
     first = first_head(schema, b"simulation") | public_basis(sounds, rank)
     target = np.array([places.get(label, -1) for label in sounds.label.tolist()], dtype=np.int64)
     return Task(sounds, schema, first, vectors, target)
+
+
+def label_vectors(labels: tuple[str, ...]) -> Floats:
+    """Return `(labels, outputs)` unit text vectors: the model's own for words that it hears, the sentence model's for the digits.
+
+    What a search compares with is the model's nearest classes; for "three" and "seven" those are the same (cosine 0.98), because the
+    model hears no digits. A schema that adds such labels has to bring vectors that can be told apart.
+    """
+    model = Model(Bundle.load(BASE_MODEL))
+    templates = [str(each) for each in model.bundle.section("calibration").get("templates", ["{}"])]
+    sentences = TextEncoder(model.bundle)
+    vectors = [
+        mean_direction(sentences.encode(query_phrases(label, templates)))
+        if label in DIGITS
+        else model.labeler.query_vector(label)
+        for label in labels
+    ]
+    return unit_rows(np.stack(vectors))
 
 
 def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
@@ -80,7 +99,7 @@ def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
 
     Whoever starts a federation has public sound; here it is the clips without a label that is learned, and no spoken digit.
     """
-    is_public = ~sounds.is_spoken & ~sounds.is_test
+    is_public = ~sounds.is_spoken & (sounds.part == TRAINING)
     rows, _ = sounds.rows(np.flatnonzero(is_public))
     public = sounds.encoder[rows].astype(np.float64)
     mean = public.mean(axis=0)
@@ -105,8 +124,8 @@ def split(task: Task, devices: int, how: str, rng: np.random.Generator) -> tuple
     First come the clips with a label; if they don't reach, those without one are added; then all are dealt out again.
     """
     sounds, wanted = task.sounds, devices * CLIPS
-    known = rng.permutation(np.flatnonzero(~sounds.is_test & (task.target >= 0)))
-    others = rng.permutation(np.flatnonzero(~sounds.is_test & (task.target < 0)))
+    known = rng.permutation(np.flatnonzero((sounds.part == TRAINING) & (task.target >= 0)))
+    others = rng.permutation(np.flatnonzero((sounds.part == TRAINING) & (task.target < 0)))
     pool = np.concatenate((known, others))[:wanted]
     if len(pool) == wanted:
         return _deal(task, pool, how, rng), False

@@ -1,0 +1,119 @@
+"""Simulate a federation on real sound: the product's own coordinator and participants, in one process.
+
+    python scripts/simulation/run.py --data DIR --devices 30 --rounds 10 --epsilon 8 --cache FILE
+    python scripts/simulation/run.py --data DIR --table --cache FILE --write TABLE.md
+
+Devices hold 64 clips each. The last line is a JSON object: accuracy of the federated head on held-out clips of the labels that the base
+model does poorly, beside the base model's, a central training's and the same federation's without privacy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from simulation.federation import Outcome, Recipe, Setting, federate, noise_for, train_centrally
+from simulation.sound import STRANGER, load_sounds
+from simulation.table import DEVICES, make_table
+from simulation.task import Task, accuracy, make_task, poor_labels, split
+
+from earmark_client import blas
+
+SPLITS = ("uploader", "speaker", "dirichlet")
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with esc10/, fsdd/ and, where there, corpus/")
+    parser.add_argument("--cache", type=Path, required=True, help="where the encoder's outputs are kept (.npz)")
+    parser.add_argument("--devices", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--epsilon", type=epsilon, default=8.0, help="per clip, for all rounds, at delta 1e-5; or none")
+    parser.add_argument("--split", choices=SPLITS, default="speaker", help="how clips fall to devices")
+    parser.add_argument("--dropout", type=float, default=0.0, help="share of devices that fall silent in a round")
+    parser.add_argument("--lies", type=float, default=0.0, help="share of devices whose labels are wrong")
+    parser.add_argument("--noise", type=float, default=0.0, choices=(0.0, 1.0, 4.0), help="device-level noise of the sums (z)")
+    parser.add_argument("--rank", type=int, default=Recipe.rank, help="directions that the head hears in")
+    parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
+    parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
+    parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
+    parser.add_argument("--write", type=Path, help="with --table: a Markdown file for it, and a plot beside it")
+    return parser.parse_args(given)
+
+
+def epsilon(text: str) -> float | None:
+    """Read a number above 0, or "none"."""
+    if text == "none":
+        return None
+    value = float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError("a number above 0, or none")
+    return value
+
+
+def setting_of(asked: argparse.Namespace) -> Setting:
+    """Return what the command line asks for."""
+    recipe = Recipe(rank=asked.rank)
+    return Setting(asked.rounds, asked.epsilon, asked.dropout, asked.lies, asked.noise, asked.seed, recipe)
+
+
+def main(given: list[str] | None = None) -> int:
+    """Simulate, and print what came of it."""
+    asked = arguments(given)
+    blas.use_one_thread()
+    task = make_task(load_sounds(asked.data, asked.cache), asked.rank)
+    if asked.table:
+        print(make_table(task, setting_of(asked), asked.split, devices=tuple(asked.table_devices), write=asked.write))
+        return 0
+    print(json.dumps(simulate(task, setting_of(asked), asked.devices, asked.split)))
+    return 0
+
+
+def simulate(task: Task, setting: Setting, devices: int, how: str) -> dict[str, object]:
+    """Run one federation, the same without privacy, and a central training; return the last line's object."""
+    clips, is_again = split(task, devices, how, np.random.default_rng(setting.seed))
+    base = task.recalls(None)
+    poor, every = poor_labels(base), list(task.schema.labels)
+    outcome = federate(task, clips, setting)
+    no_dp = outcome if setting.epsilon is None else federate(task, clips, replace(setting, epsilon=None))
+    heads = {"": outcome.arrays, "_base": None, "_central": train_centrally(task, clips, setting), "_no_dp": no_dp.arrays}
+    recalls = {name: task.recalls(arrays) for name, arrays in heads.items()}
+    strangers = {name: task.recalls(arrays, STRANGER) for name, arrays in heads.items()}
+    print(describe(task, setting, outcome, is_again=is_again), file=sys.stderr)
+    for label in every:
+        told = (f"{name.strip('_') or 'federated'} {each[label][0]}/{each[label][1]}" for name, each in recalls.items())
+        print(f"  {label}{' (poor)' if label in poor else ''}: {', '.join(told)}", file=sys.stderr)
+    spent = None if setting.epsilon is None else round(outcome.epsilon, 3)
+    return {
+        **{f"accuracy{name}": round(accuracy(each, poor), 4) for name, each in recalls.items()},
+        **{f"all_labels{name}": round(accuracy(each, every), 4) for name, each in recalls.items()},
+        **{f"new_speaker{name}": round(accuracy(each, every), 4) for name, each in strangers.items()},
+        "seconds": round(outcome.seconds, 1),
+        "cpu_seconds": round(outcome.cpu_s, 1),
+        "rounds": setting.rounds,
+        "devices": devices,
+        "epsilon": spent,
+    }
+
+
+def describe(task: Task, setting: Setting, outcome: Outcome, *, is_again: bool) -> str:
+    """Return what was run, for people."""
+    noise = noise_for(setting.epsilon, setting.recipe, setting.rounds)
+    drawn = "clips drawn again across devices" if is_again else "distinct clips"
+    published = sum(each == "published" for each in outcome.outcomes)
+    return (
+        f"{len(task.schema.labels)} labels, {task.schema.size} parameters, {drawn}, noise multiplier {noise:.3g}; "
+        f"{published} of {setting.rounds} rounds published, {outcome.shards} shards of at most {outcome.largest_shard}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
