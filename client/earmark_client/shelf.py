@@ -97,8 +97,8 @@ class Shelf:
         return VectorIndex.build(self._dims[kind], blocks, dtype=dtype, model_version=self._versions[kind])
 
     def _weighted(self, block: Block) -> Block:
-        strength = self._database.fetch("strength", self._versions["strength"], block.ids).float32()
-        return Block(block.ids, (block.float32() * strength).astype(np.float16))
+        strength = self._database.fetch("strength", self._versions["strength"], block.ids).float32()[:, 0]
+        return Block(block.ids, block.rows, strength if block.scales is None else strength * block.scales)
 
     def _read_catalogue(self, ids: Ints) -> Catalogue:
         """Read times and clips of the segments that have vectors of this model."""

@@ -10,7 +10,7 @@ import pytest
 from earmark_client.store import blocks
 from earmark_client.store.blocks import Block, store_float16, store_int8
 from earmark_client.store.chunks import CHUNK_ROWS, Chunks
-from earmark_client.store.vectors import VectorIndex
+from earmark_client.store.vectors import VectorIndex, _encode, _levels, _packed
 
 DIM = 32
 
@@ -30,6 +30,32 @@ def test_every_half_precision_number_is_widened_exactly():
     every = np.arange(65_536, dtype=np.uint16).view(np.float16)
     every = every[np.isfinite(every)].reshape(-1, 2)
     assert np.array_equal(blocks.to_float32(every, None).view(np.uint32), every.astype(np.float32).view(np.uint32))
+
+
+def test_half_precision_rows_may_have_scales():
+    rows, scales = unit_rows(3, 900), np.random.default_rng(3).uniform(0, 2, 900).astype(np.float32)
+    half = store_float16(np.arange(900), rows)
+    scaled = Block(half.ids, half.rows, scales)
+    assert np.array_equal(scaled.float32(), half.float32() * scales[:, None])
+    for exact_below in (100, 10_000):
+        index = VectorIndex.build(DIM, [scaled], exact_below=exact_below)
+        assert np.array_equal(index.vectors(half.ids[::7]), scaled.float32()[::7])
+    chunks = Chunks(DIM, "float16")
+    chunks.append(scaled)
+    chunks.append(half)
+    assert np.array_equal(chunks.gather(np.arange(1800)), np.concatenate([scaled.float32(), half.float32()]))
+
+
+@pytest.mark.parametrize("dim", [32, 384])
+def test_codes_are_those_of_faiss(dim):
+    rows = unit_rows(4, 3000, dim) * np.random.default_rng(4).uniform(0.1, 1, (3000, 1)).astype(np.float32)
+    levels = _levels(rows)
+    packed = _packed(levels, [_encode(rows[:1000], levels), _encode(rows[1000:], levels)])
+    theirs = _packed(levels, [])
+    theirs.add(rows)
+    queries = unit_rows(5, 20, dim)
+    for ours, expected in zip(packed.search(queries, 50), theirs.search(queries, 50), strict=True):
+        assert np.array_equal(ours, expected)
 
 
 def test_int8_rows_stay_close_and_survive_a_second_time():
@@ -77,7 +103,7 @@ def test_an_empty_index_finds_nothing():
 
 
 def test_a_small_index_is_exact_and_needs_no_faiss():
-    script = "import sys; from earmark_client.store.vectors import VectorIndex; from tests.unit.test_vectors import build, unit_rows; build(unit_rows(0, 9)).search(unit_rows(1, 1), 3); print('faiss' in sys.modules)"
+    script = "import sys; from earmark_client.store.vectors import VectorIndex, _encode, _levels, _packed; from tests.unit.test_vectors import build, unit_rows; build(unit_rows(0, 9)).search(unit_rows(1, 1), 3); print('faiss' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -17,7 +17,7 @@ FLOAT16_BITS = np.array(0x8FFFE000, np.uint32).view(np.int32)
 
 @dataclass(frozen=True)
 class Block:
-    """Vectors of some segments: `ids` (n,) int64, `rows` (n, dim) as stored, `scales` (n,) float32 for int8 rows."""
+    """Vectors of some segments: `ids` (n,) int64, `rows` (n, dim) as stored, `scales` (n,) float32: int8 rows have them, others may."""
 
     ids: NDArray[np.int64]
     rows: NDArray[Any]
@@ -46,9 +46,7 @@ def store_int8(ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> Block:
 
 def to_float32(rows: NDArray[Any], scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """What stored rows stand for, (n, dim) float32."""
-    if rows.dtype == np.float16:
-        return _widen(rows)
-    vectors = rows.astype(np.float32)
+    vectors = _widen(rows) if rows.dtype == np.float16 else rows.astype(np.float32)
     if scales is not None:
         vectors *= scales[:, None]
     return vectors

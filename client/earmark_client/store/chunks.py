@@ -17,7 +17,7 @@ CHUNK_ROWS = 65_536
 
 
 class Chunks:
-    """Rows (n, dim) of one dtype: float32, float16, or int8 with a float32 scale a row. Positions count from 0 and never change."""
+    """Rows (n, dim) of one dtype: float32, or float16 or int8 with a float32 scale a row. Positions count from 0 and never change."""
 
     def __init__(self, dim: int, dtype: str) -> None:
         """Begin empty; `dim` is the vectors' length."""
@@ -39,7 +39,7 @@ class Chunks:
             if chunk == len(self._rows):
                 # The system hands out memory when it is touched: a chunk that is a tenth full takes a tenth.
                 self._rows.append(np.empty((CHUNK_ROWS, self.dim), self.dtype))
-                self._scales.append(np.empty(CHUNK_ROWS if self.dtype == "int8" else 0, np.float32))
+                self._scales.append(np.ones(0 if self.dtype == "float32" else CHUNK_ROWS, np.float32))
             count = min(CHUNK_ROWS - at, len(block.ids) - start)
             self._rows[chunk][at : at + count] = block.rows[start : start + count]
             if block.scales is not None:
@@ -60,7 +60,7 @@ class Chunks:
         chunk_of, at = np.divmod(positions, CHUNK_ROWS)
         for chunk in np.unique(chunk_of):
             here = np.nonzero(chunk_of == chunk)[0]
-            scales = self._scales[chunk][at[here]] if self.dtype == "int8" else None
+            scales = None if self.dtype == "float32" else self._scales[chunk][at[here]]
             vectors[here] = to_float32(self._rows[chunk][at[here]], scales)
         return vectors
 
@@ -71,7 +71,7 @@ class Chunks:
         rows = self._rows[chunk][part]
         if self.dtype == "float32":
             return rows
-        return to_float32(rows, self._scales[chunk][part] if self.dtype == "int8" else None)
+        return to_float32(rows, self._scales[chunk][part])
 
     def _convert(self, block: Block) -> Block:
         if block.rows.shape[1] != self.dim:
