@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 SETTLE_S = 2.0
 RESTART_S = 3.0
-WATCH_S = 1.0
+WATCH_S = 2.0
+SILENT_S = 120.0
+"""A SuperLink that is being started again, or has no time, may be silent for so long."""
 STARTS_MOST = 6
 ENDED = "finished"
 
@@ -122,19 +124,24 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
     """Have the SuperLink run so many rounds, and start again from the checkpoint whenever a run dies; return whether all ended.
 
     Raises:
-        NetworkError: there is no SuperLink.
+        NetworkError: there is no SuperLink, or none for `SILENT_S`.
     """
     checkpoint = Checkpoint(authority.places.folder / FOLDER)
     told = finished(checkpoint.load())
-    target, run_id, starts = told + rounds, 0, 0
-    with open_control(authority, port) as control:
-        while told < target:
-            if not _is_running(control, run_id):
-                if starts == STARTS_MOST:
-                    return False
-                run_id, starts = control.start_run(target - told), starts + 1
-            time.sleep(WATCH_S)
-            told = _tell_new(checkpoint, told, tell)
+    target, run_id, starts, heard_s = told + rounds, 0, 0, time.monotonic()
+    while told < target:
+        try:
+            with open_control(authority, port) as control:
+                if not _is_running(control, run_id):
+                    if starts == STARTS_MOST:
+                        return False
+                    run_id, starts = control.start_run(target - told), starts + 1
+            heard_s = time.monotonic()
+        except NetworkError:
+            if time.monotonic() - heard_s > SILENT_S:
+                raise
+        time.sleep(WATCH_S)
+        told = _tell_new(checkpoint, told, tell)
     return True
 
 

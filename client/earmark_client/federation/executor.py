@@ -26,6 +26,7 @@ from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest  # noqa: E402
 from flwr.supercore.fab import Fab  # noqa: E402, TC002
 from flwr.supercore.heartbeat import HeartbeatSender  # noqa: E402
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError  # noqa: E402
 from flwr.supercore.interceptors import (  # noqa: E402
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -62,6 +63,10 @@ class Runtime:
         )
 
 
+class AnswerLostError(NetworkError):
+    """A task's answer was not taken."""
+
+
 class Executor:
     """One device's tasks, one after the other."""
 
@@ -74,13 +79,14 @@ class Executor:
         """Claim one task and do it; return whether there was one.
 
         Raises:
-            NetworkError: the SuperNode does not answer.
+            NetworkError: the SuperNode does not answer yet, or any more.
+            AnswerLostError: it did not take the answer, and would wait for it for ever: it must be started anew.
         """
-        with _http_errors(), _closing(self._runtime.client()) as client:
+        with _translated(NetworkError), _closing(self._runtime.client()) as client:
             answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
         if not answer.token:
             return False
-        with _http_errors(), _closing(self._runtime.client(answer.token)) as client, _beating(client):
+        with _translated(AnswerLostError), _closing(self._runtime.client(answer.token)) as client, _beating(client):
             message, context, _, fab = pull_task_input(client)
             reply = self.reply(message, context, fab)
             context.state = RecordDict()
@@ -105,11 +111,11 @@ def _failed(message: Message, error: Exception) -> Message:
 
 
 @contextmanager
-def _http_errors() -> Iterator[None]:
+def _translated(kind: type[NetworkError]) -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, ConnectionError, RuntimeError) as error:
-        raise NetworkError("the node beside this device does not answer") from error
+    except (httpx.HTTPError, ConnectionError, RuntimeError, ObjectPullError, ObjectPushError) as error:
+        raise kind("the node beside this device does not answer") from error
 
 
 @contextmanager

@@ -43,6 +43,8 @@ PATIENCE_S = (5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 STEADY_S = 120.0
 """A node that ran so long begins with the short waits again."""
 LOOPBACK = "127.0.0.1"
+NICE = 10
+"""Training waits for a person's own work."""
 
 
 def take_part(
@@ -84,10 +86,15 @@ def work(
     is_stopped: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> None:
-    """Do what the SuperNode is given, until it ends or we are to stop."""
+    """Do what the SuperNode is given, until it ends, waits for an answer that was lost, or we are to stop."""
+    from earmark_client.federation.executor import AnswerLostError
+
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread alone: heartbeats and the node go on as they are
     while node.poll() is None and not is_stopped():
         try:
             had_task = executor.step()
+        except AnswerLostError:
+            return
         except NetworkError:  # it is still starting, or about to end
             had_task = False
         if had_task and participant.error is not None:
