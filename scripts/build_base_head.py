@@ -66,7 +66,9 @@ def main() -> None:
     sounds = parser.parse_args().sounds
     model = Model(Bundle.load(ROOT / "client/earmark_client/model/base"))
     schema = base_schema(model)
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in schema.shapes.items()} | directions(encode_sounds(sounds, model))
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in schema.shapes.items()} | directions(
+        encode_sounds(sounds, model)
+    )
     TARGET.write_text(json.dumps({"base": model.version, "schema": schema.to_json()}, indent=1) + "\n", encoding="utf-8")
     TARGET.with_suffix(".safetensors").write_bytes(dump_head(schema, arrays))
 

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from earmark_client.library import Library
-
 from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
 

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "oracle"))
 
-import sa1_reference as ref  # noqa: E402
+import sa1_reference as ref
 
 NOW_S = 1_800_000_000
 

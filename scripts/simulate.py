@@ -30,6 +30,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.in_process import Authorities, Network, one_verification
+from scripts.simulated_data import Sounds, base_held_head, encode_folder, hold_out, join_sets, split_sounds, synthetic
+
 from earmark_client.federation.training_data import CorrectionTrainer, HeldHead
 from earmark_client.learn.finetune import TrainingPlan, TrainingSet
 from earmark_server.checkpoint import Checkpoint
@@ -40,8 +43,6 @@ from earmark_shared.head import correct, flatten, unflatten, unit_rows
 from earmark_shared.privacy.accountant import SampledGaussian, record_epsilon
 from earmark_shared.privacy.mechanism import public_bucket
 from earmark_shared.round import Floors, Phase
-from scripts.in_process import Authorities, Network, one_verification
-from scripts.simulated_data import Sounds, base_held_head, encode_folder, hold_out, join_sets, split_sounds, synthetic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

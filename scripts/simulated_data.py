@@ -62,9 +62,7 @@ class Sounds:
         rows = [order[starts[clip] : starts[clip] + counts[clip]] for clip in which]
         places = np.repeat(np.arange(len(which)), [len(part) for part in rows])
         flat = np.concatenate(rows)
-        return Sounds(
-            self.encoder[flat], self.text[flat], places, self.labels[which], self.owners[which], self.sources[which]
-        )
+        return Sounds(self.encoder[flat], self.text[flat], places, self.labels[which], self.owners[which], self.sources[which])
 
 
 def base_held_head() -> tuple[HeldHead, Model]:
@@ -105,7 +103,12 @@ def _listing(folder: Path) -> list[tuple[Path, str, str, str]]:
     if tables:
         with tables[0].open(newline="", encoding="utf-8") as source:
             return [
-                (folder / row["file"], row["label"], row.get("uploader") or row.get("speaker") or "", row.get("freesound_id") or row["file"])
+                (
+                    folder / row["file"],
+                    row["label"],
+                    row.get("uploader") or row.get("speaker") or "",
+                    row.get("freesound_id") or row["file"],
+                )
                 for row in csv.DictReader(source)
             ]
     found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)

@@ -17,6 +17,7 @@ from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
+from scripts.in_process import NOW_S
 
 from earmark_client.federation import executor as executor_module
 from earmark_client.federation.executor import Executor, Runtime
@@ -26,7 +27,6 @@ from earmark_shared.bundle import bundle, bundle_sha256
 from earmark_shared.errors import NetworkError
 from earmark_shared.round import Abort, RoundPlan, Survivors
 from earmark_shared.wire import envelope
-from scripts.in_process import NOW_S
 from tests.support.rounds import Small
 
 

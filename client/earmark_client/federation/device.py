@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 TRAINING = TrainingPlan(clipping_bound=1.0, noise_multiplier=3.2, expected_clips=16, steps=10, learning_rate=0.2)
 """What a round's training looks like; chosen on public data. A step draws one clip in `SHARE`, at most `DRAWN_MOST`."""
 SHARE, DRAWN_MOST = 4, 64
-LAB_TRAINING = TrainingPlan(
-    clipping_bound=1.0, noise_multiplier=8.0, expected_clips=16, steps=5, learning_rate=0.4, is_lab=True
-)
+LAB_TRAINING = TrainingPlan(clipping_bound=1.0, noise_multiplier=8.0, expected_clips=16, steps=5, learning_rate=0.4, is_lab=True)
 """The same in a lab home, where five devices must do: few steps, each on all clips. Three such rounds cost epsilon 1.93."""
 
 
@@ -110,7 +108,11 @@ class RoundDevice:
 def training_plan(clip_count: int, *, is_lab: bool) -> TrainingPlan:
     """Return how to train on so many clips; their number enters only as a public bucket. NoiseError when they are too few."""
     bucket = public_bucket(clip_count, is_lab=is_lab)
-    return replace(LAB_TRAINING, expected_clips=bucket) if is_lab else replace(TRAINING, expected_clips=min(bucket // SHARE, DRAWN_MOST))
+    return (
+        replace(LAB_TRAINING, expected_clips=bucket)
+        if is_lab
+        else replace(TRAINING, expected_clips=min(bucket // SHARE, DRAWN_MOST))
+    )
 
 
 def open_participant(home: Home, secret: Secret, model: Model, *, clock: Callable[[], float] = time.time) -> Participant:
