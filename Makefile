@@ -21,6 +21,10 @@ help: ## List these commands
 demo: $(DEMO_VENV)/.stamp $(SOUNDS)/.stamp ## Set up the device part and answer questions about real sound (AUDIO=DIR: about yours)
 	@$(DEMO_VENV)/bin/python scripts/demo.py --sounds $(SOUNDS) $(if $(AUDIO),--audio "$(AUDIO)")
 
+.PHONY: federation
+federation: $(VENV)/.stamp $(SOUNDS)/.stamp ## Show a whole federation on this machine: server, six devices, three private rounds, a release
+	@$(VENV)/bin/python scripts/federation_demo.py --sounds $(SOUNDS)
+
 .PHONY: test
 test: $(VENV)/.stamp $(SOUNDS)/.stamp check ## Set up everything, then run every check and every fast test
 	$(TESTS) -m "not slow" -n 2
