@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-os.environ["NUMBA_DISABLE_JIT"] = "1"  # librosa's loops take longer to compile than the tests take without
-
 LOOPBACK = ("127.", "::1", "localhost")
 LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
 MOVES = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind"}
