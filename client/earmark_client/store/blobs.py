@@ -79,7 +79,7 @@ class VectorStore(ClipStore):
 
     def fetch(self, kind: str, model_version: str, ids: NDArray[np.int64]) -> Block:
         """The stored vectors of these segments, in this order; NotInLibraryError if one has none."""
-        wanted = np.unique(ids)
+        wanted = _distinct(ids)
         ranges = self._all(
             "SELECT id, first_id, last_id FROM vector_blobs WHERE kind = ? AND model_version = ? AND last_id >= ? AND first_id <= ?",
             (kind, model_version, int(wanted[0]), int(wanted[-1])) if len(wanted) else (kind, model_version, 1, 0),
@@ -183,6 +183,12 @@ def _check(kind: str, ids: NDArray[np.int64], rows: NDArray[Any], scales: NDArra
         raise ValueError(f"{kind}: int8 rows, and only those, come with one scale a row")
     if not np.isfinite(rows if scales is None else scales).all():
         raise ValueError(f"{kind}: vectors must be finite")
+
+
+def _distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending, each once: np.unique would import numpy.ma, a twentieth of a cold search."""
+    ordered = np.sort(ids)
+    return ordered[np.concatenate([np.ones(min(1, len(ids)), bool), ordered[1:] != ordered[:-1]])]
 
 
 def _join(found: list[Block], ids: NDArray[np.int64]) -> Block:
