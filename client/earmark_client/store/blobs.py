@@ -188,7 +188,8 @@ def _check(kind: str, ids: NDArray[np.int64], rows: NDArray[Any], scales: NDArra
 def _distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Ascending, each once: np.unique would import numpy.ma, a twentieth of a cold search."""
     ordered = np.sort(ids)
-    return ordered[np.concatenate([np.ones(min(1, len(ids)), bool), ordered[1:] != ordered[:-1]])]
+    distinct: NDArray[np.int64] = ordered[np.concatenate([np.ones(min(1, len(ids)), bool), ordered[1:] != ordered[:-1]])]
+    return distinct
 
 
 def _join(found: list[Block], ids: NDArray[np.int64]) -> Block:

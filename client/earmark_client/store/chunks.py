@@ -58,7 +58,7 @@ class Chunks:
         """The rows at these positions, (n, dim) float32."""
         vectors = np.empty((len(positions), self.dim), np.float32)
         chunk_of, at = np.divmod(positions, CHUNK_ROWS)
-        for chunk in np.unique(chunk_of):
+        for chunk in np.flatnonzero(np.bincount(chunk_of)):
             here = np.nonzero(chunk_of == chunk)[0]
             scales = None if self.dtype == "float32" else self._scales[chunk][at[here]]
             vectors[here] = to_float32(self._rows[chunk][at[here]], scales)
