@@ -1,6 +1,6 @@
 """A federation of many devices in one process: `scripts/simulation/run.py` under the name that the benchmarks know.
 
-    python scripts/simulate.py --data DIR --cache FILE --devices 50 --rounds 10 --epsilon 8
+python scripts/simulate.py --data DIR --cache FILE --devices 50 --rounds 10 --epsilon 8
 """
 
 from __future__ import annotations

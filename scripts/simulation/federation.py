@@ -46,7 +46,7 @@ class Recipe:
     expected_clips: int = 32
     steps: int = 4
     learning_rate: float = 0.3
-    sharpness: float = 20.0
+    sharpness: float = 40.0
     longest: float = 10.0
     """`clip_c`: the longest update that a device may send."""
 
