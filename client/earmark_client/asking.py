@@ -27,7 +27,6 @@ MOST_EXAMPLE_SEGMENTS = 64
 """A longer example is thinned out to this many segments, evenly."""
 SAME_WORDS = 0.5
 """Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
-SAID_COLUMNS = ("names", "corrections")
 LEAST_NAMED, ALL_NAMED = 100, 1_000_000
 """Clips listed for one word: ten for each hit that is wanted, and not fewer than the first; all, where every clip is ranked."""
 UNSAID = frozenset(
@@ -114,10 +113,12 @@ def word_matches(database: Database, text: str, most: int) -> dict[int, float]:
     """
     words = sorted(content_words(text))
     found: Counter[int] = Counter()
-    for word in words:
-        found.update(database.search_words(word, most, columns=SAID_COLUMNS))
-    if len(words) > 1 and sum(found.values()) >= most:  # a list may be cut short: not those that have all the words
-        every = database.search_words(words[0], most, also=words[1:], columns=SAID_COLUMNS)
+    each = [database.search_words(word, most) for word in words]
+    for listed in each:
+        found.update(listed)
+    # A list that was cut short may lack clips that have all the words; where a word stands nowhere, no clip has.
+    if len(words) > 1 and all(each) and any(len(listed) == most for listed in each):
+        every = database.search_words(words[0], most, also=words[1:])
         found.update({clip_id: len(words) - found[clip_id] for clip_id in every})
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
@@ -131,8 +132,10 @@ def make_target(database: Database, model: Model, query: Query) -> Target:
         AudioError: the example can't be used.
     """
     example = None if query.like is None else find_example(database, model, query.like, query.at_s)
+    words = word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None
+    said, allowed = tuple(verdicts(database.corrections(), query.text)), _allowed(database, query)
     text = None
-    if query.text:
+    if query.text:  # last: the words were begun before the search, and are understood meanwhile
         taught = {row.name.lower(): row for row in database.label_list() if row.kind == "taught"}
         row = taught.get(query.text.strip().lower())
         if row is None:
@@ -144,9 +147,9 @@ def make_target(database: Database, model: Model, query: Query) -> Target:
         text=text,
         example=example,
         minus=tuple(model.labeler.text_query(unwanted) for unwanted in query.exclude),
-        words=word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None,
-        allowed=_allowed(database, query),
-        said=tuple(verdicts(database.corrections(), query.text)),
+        words=words,
+        allowed=allowed,
+        said=said,
     )
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
 
-MOST_LABELLED_SEGMENTS = 64
-"""An event's labels come from at most this many of its segments, around its best one."""
+MOST_LABELLED_SEGMENTS = 12
+"""An event's labels come from at most this many of its segments, six seconds around its best one: they tell of the moment."""
 
 EVENTS_AT_ONCE = 32
 
@@ -69,13 +69,16 @@ class HitMaker:
         for start in range(0, len(events), EVENTS_AT_ONCE):
             group = events[start : start + EVENTS_AT_ONCE]
             labels = label_events(self._shelf, group, self._labels)
-            hits += [self._make(event, scored, query, found) for event, found in zip(group, labels, strict=True)]
+            clip_ids = [int(self._shelf.catalogue.clip_ids[event.peak]) for event in group]
+            distinct = set(clip_ids)
+            clips, corrections = self._database.clips_by_id(distinct), self._database.corrections(distinct)
+            for event, clip_id, found in zip(group, clip_ids, labels, strict=True):
+                shown = correct_labels(found, [each for each in corrections if each.clip_id == clip_id])
+                hits.append(self._make(event, clips[clip_id], shown, self._reasons(event, scored, query, clips[clip_id], found)))
         return tuple(hits)
 
-    def _make(self, event: Event, scored: Scored, query: Query, labels: list[Label]) -> Hit:
+    def _make(self, event: Event, clip: Clip, labels: tuple[Label, ...], why: list[Evidence]) -> Hit:
         catalogue = self._shelf.catalogue
-        clip = self._database.clip(int(catalogue.clip_ids[event.peak]))
-        corrections = self._database.corrections(clip.id)
         return Hit(
             clip_id=clip.id,
             segment_id=int(catalogue.ids[event.peak]),
@@ -84,8 +87,8 @@ class HitMaker:
             end_s=float(catalogue.end_s[event.last]),
             peak_s=float(catalogue.start_s[event.peak]),
             score=event.score,
-            labels=correct_labels(labels, corrections),
-            why=tuple(self._reasons(event, scored, query, clip, labels)),
+            labels=labels,
+            why=tuple(why),
         )
 
     def _reasons(self, event: Event, scored: Scored, query: Query, clip: Clip, labels: list[Label]) -> list[Evidence]:

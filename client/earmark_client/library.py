@@ -112,8 +112,7 @@ class Library:
     ) -> AddReport:
         """Make the sound files under `paths` (files, folders, patterns) searchable.
 
-        A file that can't be used is in the report's `problems`; the others go on. Interrupted, it goes on where it was when
-        it is called again.
+        A file that can't be used is in the report's `problems`; the others go on. Called again, it resumes what was interrupted.
 
         Raises:
             HomeInUseError: another process is writing.
@@ -136,7 +135,8 @@ class Library:
             raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
         calibration = self._model.labeler.calibration
         least = calibration.threshold if query.min_score is None else query.min_score
-        self._model.labeler.open_sentences()
+        if query.text:
+            self._model.labeler.begin(query.text)
         shelf, target = self._shelf(), make_target(self._database, self._model, query)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
         if not len(pool):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 300
 """Segments a large library's index gives for exact scoring."""
-MOST_PASSAGES = 40
+MOST_PASSAGES = 30
 """Passages of them that are scored exactly: enough for any page of hits, few enough for a millisecond."""
 EVENT_SHARE = 0.5
 """An event reaches as far as its segments score this share of its best one."""

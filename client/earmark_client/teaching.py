@@ -80,7 +80,7 @@ def describe_clip(database: Database, shelf: Shelf, labels: LabelSet, clip: Clip
     positions = np.flatnonzero(catalogue.clip_ids == clip.id)
     if not len(positions):
         return []
-    corrections = database.corrections(clip.id)
+    corrections = database.corrections((clip.id,))
     scores = label_scores(shelf, labels, catalogue.ids[positions])
     best = [next((label.name for label in labels.top(row)), "") for row in scores]
     edges = [0, *(at for at in range(1, len(best)) if best[at] != best[at - 1]), len(best)]

@@ -263,13 +263,14 @@ def test_words(database):
             database.finish_clip(clip_id, duration_s=1.0, names=name)
         for number in range(3, 9):
             database.finish_clip(database.insert_clip(row(str(number)), f"/{number}"), duration_s=1.0, names="filler")
-        database.set_words(3, labels="music grand", corrections="not a dog")
+        database.set_words(3, corrections="grand not a dog")
+        database.set_labels(1, [("music", 0.8)], model_version=MODEL)
     assert database.search_words("dog") == [1, 2, 3]
     assert database.search_words("cafe") == [2]
     assert database.search_words("grand cafe") == [2, 3]
     assert database.search_words("dog", also=["park piano"]) == [1, 3]
     assert database.search_words("dog", also=["?"]) == []
-    assert database.search_words("dog", columns=("names",)) == [1, 2]
+    assert database.search_words("music") == []  # the model's own labels are not among the words
     assert database.search_words("dog", limit=1) == [1]
     for odd in ('"', "dog NEAR(", "NOT dog", "names:dog", "*", "", "dog'; --", "a" * 5000):
         database.search_words(odd)
@@ -288,8 +289,8 @@ def test_labels_and_corrections(database):
     first, second = database.label_list()
     assert np.array_equal(first.vector, taught.vector)
     assert (first.threshold, first.extra, second.phrase, second.vector) == (0.4, b"x", "a siren", None)
-    assert database.corrections(clip_id) == [Correction(clip_id, None, "dog", False), Correction(clip_id, 3, "dog", True)]
-    assert database.corrections(99) == []
+    assert database.corrections((clip_id,)) == [Correction(clip_id, None, "dog", False), Correction(clip_id, 3, "dog", True)]
+    assert database.corrections((99,)) == []
     with database.transaction():
         database.remove_label("siren")
     with pytest.raises(NotInLibraryError), database.transaction():

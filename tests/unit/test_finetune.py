@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.support.privacy import ReplayableEntropy, small_head, small_schema, training_set
 
+import earmark_client.learn.correction  # noqa: F401  before generators are forbidden: scipy, imported by it, draws an example
 from earmark_client.learn import finetune
 from earmark_client.learn.finetune import MAX_SEGMENTS, ClipBatches, TrainingPlan, planned_event, train
 from earmark_shared.errors import BudgetError, NoiseError

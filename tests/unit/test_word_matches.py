@@ -49,8 +49,8 @@ def test_a_common_word_hides_no_clip_that_has_the_other_words_too(database):
 def test_without_the_second_look_a_common_word_hides_them(database, monkeypatch):
     plain = Database.search_words
 
-    def once(self, text, limit, *, also=(), columns):
-        return [] if also else plain(self, text, limit, columns=columns)
+    def once(self, text, limit, *, also=()):
+        return [] if also else plain(self, text, limit)
 
     monkeypatch.setattr(Database, "search_words", once)
     assert word_matches(database, "violin recording", 3)[6] == 0.5

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from earmark_client import blas
 from earmark_client.audio import spectral
 
 Floats = npt.NDArray[np.float32]
@@ -112,6 +113,7 @@ class FeatureExtractor:
         self.spec = spec = spec or MelSpec()
         if spec.power != 1.0 or not spec.htk or spec.frames % 6 or spec.half_frames * 2 != spec.frames:
             raise ValueError("the extractor makes magnitude HTK log-mel patches whose frame count is a multiple of 6")
+        blas.use_one_thread()  # shared out to several, these products are summed in another order on some processors
         self._spectrum = ShortTimeSpectrum(spec.win, spec.hop, spec.n_fft)
         self._kilohertz = (spectral.bin_frequencies(spec.sample_rate_hz, spec.n_fft) / 1000.0).astype(np.float32)
         mel = spectral.mel_weights_tf(spec.sample_rate_hz, spec.n_fft, bands=spec.bands, fmin_hz=spec.fmin, fmax_hz=spec.fmax)

@@ -8,11 +8,11 @@ towards its name's vector: text = P (p / spread), query = P (w * spread).
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ Codes = npt.NDArray[np.int8]
 
 HIGHEST_CODE = 127
 KEPT_QUERIES = 256
-PRODUCT_ROWS = 8
+PRODUCT_ROWS, LABELLED_ROWS = 8, 32
 LISTED = 8
 """Labels shown of a clip or segment, at most."""
 LEAST_LISTED = 0.2
@@ -178,22 +178,13 @@ class Labeler:
         self._base = read_labels(bundle.read(str(bundle.section("labels")["file"])))
         if len(self._base) != len(self._head.class_vectors):
             raise ModelError("The model's labels and its head don't belong together.")
-        self._known: OrderedDict[str, TextQuery] = OrderedDict()
+        self._known: OrderedDict[str, Future[TextQuery]] = OrderedDict()
         self._lock = Lock()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="words")
 
     @cached_property
     def _sentences(self) -> TextEncoder:
         return TextEncoder(self._bundle)
-
-    def open_sentences(self) -> None:
-        """Begin to open the sentence encoder, in a thread: it takes a third of a cold search, and so does loading the index."""
-
-        def open_it() -> None:
-            with contextlib.suppress(ModelError):  # whoever asks for words next meets the error again
-                _ = self._sentences
-
-        if "_sentences" not in self.__dict__:
-            Thread(target=open_it, daemon=True).start()
 
     @property
     def text_dim(self) -> int:
@@ -209,18 +200,23 @@ class Labeler:
         """Encoder output `(n, dim)` and multi-scale features `(n, F)` -> vectors, row by row the same bits whatever n is."""
         return self._head.describe(encoder_output, multi_scale)
 
-    def text_query(self, text: str) -> TextQuery:
-        """Understand `text`; the last few hundred queries are remembered."""
+    def begin(self, text: str) -> Future[TextQuery]:
+        """Begin to understand `text` in a thread, opening the sentence encoder if need be; the last few hundred are remembered.
+
+        Opening takes a third of a cold search and encoding most of a warm one, and so do loading the index and looking up words.
+        """
         with self._lock:
-            if text in self._known:
-                self._known.move_to_end(text)
-                return self._known[text]
-        query = self._understand(text)
-        with self._lock:
-            self._known[text] = query
+            known = self._known.pop(text, None)
+            if known is None or (known.done() and known.exception() is not None):
+                known = self._reader.submit(self._understand, text)
+            self._known[text] = known
             if len(self._known) > KEPT_QUERIES:
                 self._known.popitem(last=False)
-        return query
+            return known
+
+    def text_query(self, text: str) -> TextQuery:
+        """Understand `text`; ModelError if the sentence encoder can't be opened."""
+        return self.begin(text).result()
 
     def _understand(self, text: str) -> TextQuery:
         direction = mean_direction(self._sentences.encode(query_phrases(text, self._templates)))
@@ -258,7 +254,7 @@ class Labeler:
     def labels(self, text: Floats, strength: Floats, labels: LabelList) -> Floats:
         """Calibrated scores `(n, labels)` in [0, 1] of segments' text vectors `(n, text_dim)` and strength `(n,)`."""
         weighted = np.asarray(text, np.float32) * np.asarray(strength, np.float32)[:, None]
-        raw = _in_groups(weighted, labels.turned)
+        raw = _in_groups(weighted, labels.turned, LABELLED_ROWS)
         return text_probability(raw, labels.similarity, self.calibration)
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
@@ -276,16 +272,16 @@ def _in_rows(values: Floats) -> Floats:
     return sums
 
 
-def _in_groups(rows: Floats, matrix: Floats) -> Floats:
-    """Rows `(n, dim)` times `(dim, m)` in products of one shape, the last filled up: a row's bits can't depend on the others.
+def _in_groups(rows: Floats, matrix: Floats, size: int = PRODUCT_ROWS) -> Floats:
+    """Rows `(n, dim)` times `(dim, m)` in products of `size` rows, the last filled up: a row's bits can't depend on the others.
 
     A BLAS chooses its order of summing by the shape and by its number of threads, which is one here; within one shape every row
     meets the same kernels (held by a test).
     """
-    padded = np.zeros((-(-len(rows) // PRODUCT_ROWS) * PRODUCT_ROWS, rows.shape[1]), np.float32)
+    padded = np.zeros((-(-len(rows) // size) * size, rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
     product = np.empty((len(padded), matrix.shape[1]), np.float32)
-    for start in range(0, len(padded), PRODUCT_ROWS):
-        group = slice(start, start + PRODUCT_ROWS)
+    for start in range(0, len(padded), size):
+        group = slice(start, start + size)
         np.matmul(padded[group], matrix, out=product[group])
     return product[: len(rows)]

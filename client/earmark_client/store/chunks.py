@@ -56,13 +56,15 @@ class Chunks:
 
     def gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rows at these positions, (n, dim) float32."""
-        vectors = np.empty((len(positions), self.dim), np.float32)
+        rows = np.empty((len(positions), self.dim), self.dtype)
+        scales = None if self.dtype == "float32" else np.empty(len(positions), np.float32)
         chunk_of, at = np.divmod(positions, CHUNK_ROWS)
         for chunk in np.flatnonzero(np.bincount(chunk_of)):
-            here = np.nonzero(chunk_of == chunk)[0]
-            scales = None if self.dtype == "float32" else self._scales[chunk][at[here]]
-            vectors[here] = to_float32(self._rows[chunk][at[here]], scales)
-        return vectors
+            here = np.flatnonzero(chunk_of == chunk)
+            rows[here] = self._rows[chunk][at[here]]
+            if scales is not None:
+                scales[here] = self._scales[chunk][at[here]]
+        return rows if scales is None else to_float32(rows, scales)
 
     def span(self, low: int, high: int) -> NDArray[np.float32]:
         """The rows from `low` up to `high` as float32; both in one chunk."""

@@ -12,7 +12,7 @@ from earmark_client.store.rows import ClipRow, Counts, SegmentTable, StoredClip
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 CLIP_COLUMNS = "id, content_sha256, duration_s, sample_rate_hz, channels, added_at_s, recorded_at_s"
 
@@ -43,7 +43,7 @@ class ClipStore(Connection):
     def finish_clip(self, clip_id: int, *, duration_s: float, names: str = "") -> None:
         """Make a clip searchable, in the transaction that stored its last segments; `names` are its path's words."""
         self._write("UPDATE clips SET state = 'ready', duration_s = ? WHERE id = ?", (duration_s, clip_id))
-        self._write("INSERT OR REPLACE INTO words (rowid, names, labels, corrections) VALUES (?, ?, '', '')", (clip_id, names))
+        self._write("INSERT OR REPLACE INTO words (rowid, names, corrections) VALUES (?, ?, '')", (clip_id, names))
 
     def clip_by_hash(self, content_sha256: str) -> StoredClip | None:
         """The clip with these file bytes, pending or ready."""
@@ -82,11 +82,20 @@ class ClipStore(Connection):
 
     def clip(self, clip_id: int) -> Clip:
         """One clip, pending or ready; NotInLibraryError."""
-        row = self._first(f"SELECT {CLIP_COLUMNS} FROM clips WHERE id = ?", (clip_id,))  # noqa: S608  (constants only)
-        if row is None:
-            raise NotInLibraryError(f"There is no clip {clip_id}.", hint="`earmark clips` lists what there is.")
-        paths = self._all("SELECT path FROM clip_paths WHERE clip_id = ? ORDER BY path", (clip_id,))
-        return _clip(row, (path for (path,) in paths))
+        return self.clips_by_id((clip_id,))[clip_id]
+
+    def clips_by_id(self, clip_ids: Collection[int]) -> dict[int, Clip]:
+        """These clips (at most some thousand), pending or ready, by id; NotInLibraryError."""
+        wanted = ", ".join("?" * len(clip_ids))
+        paths: dict[int, list[str]] = {clip_id: [] for clip_id in clip_ids}
+        statement = f"SELECT clip_id, path FROM clip_paths WHERE clip_id IN ({wanted})"  # noqa: S608  (question marks)
+        for clip_id, path in sorted(self._all(statement, (*clip_ids,))):
+            paths[clip_id].append(path)
+        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE id IN ({wanted})", (*clip_ids,))  # noqa: S608
+        clips = {row[0]: _clip(row, paths[row[0]]) for row in rows}
+        for missing in paths.keys() - clips.keys():
+            raise NotInLibraryError(f"There is no clip {missing}.", hint="`earmark list` shows what there is.")
+        return clips
 
     def clips(
         self, *, folder: str | None = None, after_s: float | None = None, before_s: float | None = None, label: str | None = None

@@ -13,48 +13,39 @@ from earmark_client.store.rows import ClipRow, Counts, LabelRow, SegmentTable, S
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = ["ClipRow", "Counts", "Database", "LabelRow", "SegmentTable", "StoredClip"]
-
-WORD_COLUMNS = ("names", "labels", "corrections")
 
 
 class Database(VectorStore):
     """One library's encrypted database; every change happens inside `with database.transaction():`."""
 
-    def set_words(
-        self, clip_id: int, *, names: str | None = None, labels: str | None = None, corrections: str | None = None
-    ) -> None:
-        """Replace the searchable words of a ready clip, those that are given."""
-        for column, text in zip(WORD_COLUMNS, (names, labels, corrections), strict=True):
-            if text is not None:
-                self._write(f"UPDATE words SET {column} = ? WHERE rowid = ?", (text, clip_id))  # noqa: S608  (constants only)
+    def set_words(self, clip_id: int, *, corrections: str) -> None:
+        """Replace the words of a ready clip that people said about it; its names' words stay."""
+        self._write("UPDATE words SET corrections = ? WHERE rowid = ?", (corrections, clip_id))
 
-    def search_words(
-        self, text: str, limit: int = 1000, *, also: Sequence[str] = (), columns: Sequence[str] = WORD_COLUMNS
-    ) -> list[int]:
+    def search_words(self, text: str, limit: int = 1000, *, also: Sequence[str] = ()) -> list[int]:
         """Clips with any of the words in `text`, and any of the words of each text in `also`: the first `limit` ids.
 
-        `columns`, of `WORD_COLUMNS`, says whose words count: the file names', the model's labels', people's labels. Clips are not
-        ranked: FTS5's BM25 looks up each match's length, a hundred times the work of finding it.
+        Words are those of file names and of people's labels. Clips are not ranked: FTS5's BM25 looks up each match's length, a
+        hundred times the work of finding it.
         """
         asked = [re.findall(r"\w+", part) for part in (text, *also)]
         if not all(asked):
             return []
         # Quoted, a word is a word: FTS5's own operators (NEAR, NOT, *) are not for a user's sentence to reach.
-        any_word = [" OR ".join(f'"{word}"' for word in words) for words in asked]
-        match = " AND ".join(f"{{{' '.join(columns)}}} : ({words})" for words in any_word)
+        any_word = (" OR ".join(f'"{word}"' for word in words) for words in asked)
+        match = " AND ".join(f"({words})" for words in any_word)
         return [row[0] for row in self._all("SELECT rowid FROM words WHERE words MATCH ? LIMIT ?", (match, limit))]
 
     def set_labels(self, clip_id: int, labels: Sequence[tuple[str, float]], *, model_version: str) -> None:
-        """Replace a clip's predicted labels (name, score in [0, 1]), and their words."""
+        """Replace a clip's predicted labels (name, score in [0, 1])."""
         self._write("DELETE FROM clip_labels WHERE clip_id = ?", (clip_id,))
         self._write_many(
             "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES (?, ?, ?, ?)",
             ((clip_id, name, float(score), model_version) for name, score in labels),
         )
-        self.set_words(clip_id, labels=" ".join(name for name, _ in labels))
 
     def labels_of(self, clip_id: int) -> list[tuple[str, float]]:
         """A clip's predicted labels, best first."""
@@ -104,8 +95,9 @@ class Database(VectorStore):
         )
         self.set_words(correction.clip_id, corrections=" ".join(name for (name,) in present))
 
-    def corrections(self, clip_id: int | None = None) -> list[Correction]:
-        """Every correction, or one clip's, in the order they were made."""
-        where, values = ("", ()) if clip_id is None else ("WHERE clip_id = ?", (clip_id,))
-        rows = self._all(f"SELECT clip_id, segment_id, name, is_present FROM corrections {where} ORDER BY id", values)  # noqa: S608
+    def corrections(self, clip_ids: Collection[int] | None = None) -> list[Correction]:
+        """Every correction, or those of some clips (at most some thousand), in the order they were made."""
+        where = "" if clip_ids is None else f"WHERE clip_id IN ({', '.join('?' * len(clip_ids))})"
+        statement = f"SELECT clip_id, segment_id, name, is_present FROM corrections {where} ORDER BY id"  # noqa: S608
+        rows = self._all(statement, (*(clip_ids or ()),))
         return [Correction(row[0], row[1], row[2], bool(row[3])) for row in rows]

@@ -104,7 +104,17 @@ FEDERATION = (
     "CREATE TABLE federation (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION)
+SAID_WORDS = (
+    # The model's own labels are in `clip_labels`; among the words they only made every list longer that a search walks through.
+    "CREATE TEMP TABLE kept AS SELECT rowid AS id, names, corrections FROM words",
+    "DROP TABLE words",
+    "CREATE VIRTUAL TABLE words USING fts5 (names, corrections, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "INSERT INTO words (rowid, names, corrections) SELECT id, names, corrections FROM temp.kept",
+    "DROP TABLE temp.kept",
+    "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION, SAID_WORDS)
 
 
 def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:

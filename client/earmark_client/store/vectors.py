@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXACT_BELOW = 50_000
-RERANKED = 700
+RERANKED = 500
 """Candidates that are scored again from the stored vectors: recall@10 of queries unlike any row is .99 from 500 on."""
 LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)
 """Lloyd and Max's four levels for a normal variable, in standard deviations."""
