@@ -23,15 +23,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 PROGRAMS = {"earmark": "earmark_client.cli.main", "earmark-server": "earmark_server.cli"}
 """What the two commands are; called by module, so that a checkout needs no installed scripts."""
-LEARNED, QUESTION = "owl", "hoot"
-"""What the shipped model gets wrong: asked for a hoot it finds nothing, though an owl is there."""
-SHARED_NAMES = {"cow": "moo", "rooster": "chicken", "owl": "hoot"}
+LEARNED = QUESTION = "owl"
+"""What the shipped model gets wrong: asked for an owl it finds nothing, though one is there."""
+SHARED_NAMES = {"cow": "moo", "rooster": "chicken"}
 """What people call what they hear, where it is not the file's name; all are labels that the devices share."""
 READY_S, CALL_S = 90.0, 1500.0
 """Longest waits; on two idle cores everything together takes less than six minutes."""
@@ -57,10 +62,14 @@ class Program:
             time.sleep(0.2)
         sys.exit(f"{self.name} did not say {word!r}:\n{self.log.read_text()}")
 
-    def stop(self) -> None:
-        """Ask it to end, and wait."""
+    def ask_to_stop(self) -> None:
+        """Ask it to end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self.ask_to_stop()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
@@ -77,7 +86,7 @@ class Demo:
     clips: int
     """Recordings of each device."""
     started_s: float = field(default_factory=time.monotonic)
-    running: ExitStack = field(default_factory=ExitStack)
+    running: list[Program] = field(default_factory=list)
 
     def say(self, text: str) -> None:
         """Tell the person who waits, with the time it took so far."""
@@ -112,13 +121,38 @@ class Demo:
                 text=True,
             )
         program = Program(f"{name} {arguments[0]}", process, path)
-        self.running.callback(program.stop)
+        self.running.append(program)
         return program
 
+    def stop_all(self) -> None:
+        """Stop whatever is still running, devices before the server."""
+        for program in reversed(self.running):
+            program.ask_to_stop()
+        while self.running:
+            self.running.pop().stop()
+
     def environment(self, home: Path | None) -> dict[str, str]:
-        """Say which library a command is about."""
+        """Say which library a command is about; temporary files are ours too, and go with the folder."""
         ours = {} if home is None else {"EARMARK_HOME": str(home), "EARMARK_KEY_FILE": str(home.with_suffix(".key"))}
-        return dict(os.environ) | ours
+        return dict(os.environ) | ours | {"TMPDIR": str(self.folder / "tmp")}
+
+
+@cache
+def read_sounds(sounds: Path) -> dict[str, tuple[NDArray[np.float32], int]]:
+    """Return animal -> mono waveform and its rate; the decoder's own remarks about old tags are of no interest."""
+    import soundfile
+
+    found, stderr = {}, os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            for path in sorted(sounds.glob("*.mp3")):
+                waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                found[path.stem] = (waveform.mean(axis=1), rate)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    return found
 
 
 def make_recordings(sounds: Path, folder: Path, device: int, clips: int) -> dict[str, str]:
@@ -127,12 +161,11 @@ def make_recordings(sounds: Path, folder: Path, device: int, clips: int) -> dict
 
     rng = np.random.default_rng(1000 + device)
     folder.mkdir()
-    others = sorted(path.stem for path in sounds.glob("*.mp3") if path.stem != LEARNED)
+    others = sorted(animal for animal in read_sounds(sounds) if animal != LEARNED)
     heard = {}
     for number in range(clips):
         animal = LEARNED if number % 2 else others[(number // 2 + device) % len(others)]
-        waveform, rate = soundfile.read(sounds / f"{animal}.mp3", dtype="float32", always_2d=True)
-        mono = waveform.mean(axis=1)
+        mono, rate = read_sounds(sounds)[animal]
         starts = rng.integers(0, max(1, len(mono) - rate), size=4)
         start = max(starts.tolist(), key=lambda at: float(np.square(mono[at : at + rate]).sum()))
         places = np.arange(start, min(start + int(1.1 * rate), len(mono) - 1), rng.uniform(0.93, 1.07))
@@ -182,6 +215,7 @@ def set_up_server(demo: Demo) -> tuple[Path, Program]:
         "z = 0.0\nclip_c = 10.0\nlog2_scale_c = 14\ndeadline_s = [300, 120, 120, 120, 120]\n", encoding="utf-8"
     )
     running = demo.start("earmark-server", "serve", str(server), log="server.log")
+    demo.say(running.wait_for("LAB", READY_S))
     demo.say(running.wait_for("serving", READY_S))
     return server, running
 
@@ -231,10 +265,12 @@ def workplace(keep: Path | None) -> Iterator[Path]:
     """Return a fresh folder that is removed at the end, or `keep`."""
     if keep is not None:
         keep.mkdir(parents=True, mode=0o700)
+        (keep / "tmp").mkdir()
         yield keep.absolute()
         return
     folder = Path(tempfile.mkdtemp(prefix="earmark-federation-"))
     try:
+        (folder / "tmp").mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -244,34 +280,60 @@ def run(demo: Demo, devices: int, rounds: int) -> int:
     """Run the demo; return its exit code."""
     server, _ = set_up_server(demo)
     homes = [set_up_device(demo, server, number) for number in range(devices)]
-    demo.say(f"{devices} devices have joined, each with {demo.clips} corrected clips of its own")
+    demo.say(f"{devices} devices have joined, each with {demo.clips} clips of its own that its person corrected")
     listener = set_up_listener(demo, server)
     before = first_hit(demo, listener)
-    demo.say(f"search '{QUESTION}' before: {before}")
+    demo.say(f"BEFORE: a device that corrected nothing is asked for '{QUESTION}' and answers: {before}")
     nodes = [demo.start("earmark", "participate", log=f"device{n}.log", home=home) for n, home in enumerate(homes)]
-    demo.say(f"{len(nodes)} SuperNodes with TLS and node authentication are starting")
-    print(demo.call("earmark-server", "round", str(server), "--rounds", str(rounds)), end="", flush=True)
-    demo.say("rounds are over")
+    demo.say(f"{len(nodes)} SuperNodes are starting, with TLS and node authentication; then {rounds} rounds")
+    run_rounds(demo, server, rounds)
     for node in nodes:
         node.stop()
-    versions = {demo.call("earmark", "update", "--yes", home=home) or in_force(home) for home in (*homes, listener)}
-    demo.say(f"every device has the model {', '.join(sorted(versions))}")
+    versions = update_all(demo, {f"device {n}": home for n, home in enumerate(homes)} | {"the one that is asked": listener})
+    tell_spent(demo, homes)
     after = first_hit(demo, listener)
-    demo.say(f"search '{QUESTION}' after: {after}")
-    for line in demo.call("earmark", "privacy", home=homes[0]).splitlines()[:3]:
-        print(line)
-    is_right = before != LEARNED and after == LEARNED and len(versions) == 1
-    demo.say("right." if is_right else "WRONG.")
+    demo.say(f"AFTER: asked for '{QUESTION}' again, it answers: {after}")
+    is_right = before != LEARNED and after == LEARNED and versions == {f"release {rounds}"}
+    demo.say("right: nobody sent a sound, and the search finds the owl" if is_right else "WRONG")
     return 0 if is_right else 1
 
 
-def in_force(home: Path) -> str:
-    """Return the version of the model that a library searches with."""
-    from earmark_client.library import Library
-    from earmark_client.store.keys import KeyFile
+def run_rounds(demo: Demo, server: Path, rounds: int) -> None:
+    """Run rounds, and tell what became of each when it has."""
+    running = demo.start("earmark-server", "round", str(server), "--rounds", str(rounds), log="rounds.log")
+    for number in range(1, rounds + 1):
+        demo.say(running.wait_for(f"round {number}:", CALL_S))
+    running.process.wait(READY_S)
 
-    with Library.open(home, unlock=KeyFile(home.with_suffix(".key"))) as library:
-        return library.status().model
+
+def update_all(demo: Demo, homes: dict[str, Path]) -> set[str]:
+    """Install the newest release everywhere, and tell which one each device has; return all that are in force."""
+    versions = {}
+    for name, home in homes.items():
+        demo.call("earmark", "update", "--yes", home=home)
+        versions[name] = in_force(home)
+        demo.say(f"{name} searches with {versions[name]}")
+    return set(versions.values())
+
+
+def tell_spent(demo: Demo, homes: list[Path]) -> None:
+    """Tell what the rounds cost each device, as `earmark privacy` does."""
+    for number, home in enumerate(homes):
+        demo.say(f"device {number}: {demo.call('earmark', 'privacy', home=home).splitlines()[0]}")
+
+
+def in_force(home: Path) -> str:
+    """Return which release a library searches with."""
+    from earmark_client.store.home import open_home
+    from earmark_client.store.keys import KeyFile
+    from earmark_client.updating import read_state
+
+    opened = open_home(home, KeyFile(home.with_suffix(".key")))
+    try:
+        active = read_state(opened.database).active
+    finally:
+        opened.close()
+    return "the shipped model" if active is None else f"release {active.number}"
 
 
 def main() -> int:
@@ -280,13 +342,22 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path, required=True)
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=130)
+    parser.add_argument("--clips", type=int, default=260)
     parser.add_argument("--keep", type=Path)
     chosen = parser.parse_args()
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda number, _: sys.exit(128 + number))
     with workplace(chosen.keep) as folder:
         demo = Demo(folder, chosen.sounds.absolute(), chosen.clips)
-        with demo.running:
+        try:
             return run(demo, chosen.devices, chosen.rounds)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(signum, signal.SIG_IGN)  # nothing stops the tidying up
+            demo.say("stopping what was started")
+            demo.stop_all()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from flwr.proto.control_pb2 import (  # noqa: E402
     ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
+    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
@@ -46,19 +47,19 @@ if TYPE_CHECKING:
 
 KEY = "sa1"
 POLL_S = 1.0
-GATHER_S = 120.0
-"""How long a run waits for as many nodes as a cohort needs."""
+GATHER_S, SETTLE_S = 120.0, 15.0
+"""How long a run waits for as many nodes as a cohort needs; and, once those are there, for the rest: nobody new in so long."""
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the rounds that were asked for, of the server in whose folder the SuperLink was started."""
+    """Run rounds until there were as many as were asked for, of the server in whose folder the SuperLink was started."""
     from earmark_server.rounds import Rounds  # noqa: PLC0415  the registry and the keys are opened by this process alone
 
     with Rounds.open(Path.cwd()) as rounds:
-        rounds.run(GridTransport(grid, rounds.node_owners), count=int(str(context.run_config["rounds"])))
+        rounds.run(GridTransport(grid, rounds.node_owners), until=int(str(context.run_config["rounds"])))
 
 
 @dataclass
@@ -70,6 +71,9 @@ class GridTransport:
     """Node public key (SubjectPublicKeyInfo, DER) -> device id, of the devices that are enrolled."""
     _asked: dict[str, tuple[bytes, type[RoundMessage]]] = field(default_factory=dict)
     """Flower's message id -> who was asked what."""
+    _met: set[bytes] = field(default_factory=set)
+    """Every device that was connected at some time, and when the last of them came."""
+    _newest_s: float = 0.0
 
     def nodes(self) -> dict[bytes, int]:
         """Return the enrolled devices that are connected: device id -> node id."""
@@ -80,14 +84,18 @@ class GridTransport:
                 found[owner] = node.node_id
         return found
 
-    def gather(self, least: int) -> dict[bytes, int]:
-        """Wait until `least` devices are connected, or `GATHER_S`; return who is."""
+    def gather(self, least: int, enough: int) -> dict[bytes, int]:
+        """Return who is connected once `enough` devices are, or `least` and nobody new came for `SETTLE_S`; wait `GATHER_S` at most."""
         until_s = time.monotonic() + GATHER_S
-        nodes = self.nodes()
-        while len(nodes) < least and time.monotonic() < until_s:
+        while True:
+            nodes, now_s = self.nodes(), time.monotonic()
+            if not self._met.issuperset(nodes):
+                self._met |= set(nodes)
+                self._newest_s = now_s
+            is_settled = len(nodes) >= least and now_s - self._newest_s >= SETTLE_S
+            if len(nodes) >= enough or is_settled or now_s >= until_s:
+                return nodes
             time.sleep(POLL_S)
-            nodes = self.nodes()
-        return nodes
 
     def drive(self, run: RoundRun, nodes: Mapping[bytes, int]) -> None:
         """Carry messages until the round is over."""
@@ -170,17 +178,21 @@ class Control:
         """Shut a node out."""
         self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
-    def start_run(self, rounds: int) -> int:
-        """Start the app for so many rounds; return the run's number.
+    def start_run(self, until: int) -> int:
+        """Start the app, to run until the federation has had so many rounds in all; return the run's number.
 
         Raises:
             NetworkError: the SuperLink does not take it.
         """
         fab = fab_to_proto(Fab(bundle_sha256(), bundle(), {}))
-        answer = self._client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto({"rounds": rounds})))
+        answer = self._client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto({"rounds": until})))
         if not answer.HasField("run_id"):
             raise NetworkError("the SuperLink does not start the run")
         return int(answer.run_id)
+
+    def stop_run(self, run_id: int) -> None:
+        """End a run whose process is gone; the SuperLink itself would notice a minute later."""
+        self._client.StopRun(StopRunRequest(run_id=run_id))
 
     def run_status(self, run_id: int) -> str:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""

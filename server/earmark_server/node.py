@@ -13,14 +13,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from earmark_server.checkpoint import Checkpoint
 from earmark_server.coordinator import describe
-from earmark_server.rounds import FOLDER, UNDECIDED, finished
+from earmark_server.rounds import FOLDER, UNDECIDED, coordinator_lock, finished
 from earmark_shared.children import program, start_child, stop_child
 from earmark_shared.errors import NetworkError, StoreError
-from earmark_shared.files import make_private_folder
+from earmark_shared.files import FileLock, make_private_folder
 from earmark_shared.settings import child_environment
 
 if TYPE_CHECKING:
@@ -128,25 +129,47 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
     """
     checkpoint = Checkpoint(authority.places.folder / FOLDER)
     told = finished(checkpoint.load())
-    target, run_id, starts, heard_s = told + rounds, 0, 0, time.monotonic()
+    target, heard_s = told + rounds, time.monotonic()
+    run, starts, started = _Run(coordinator_lock(authority.places.folder)), 0, told
     while told < target:
         try:
             with open_control(authority, port) as control:
-                if not _is_running(control, run_id):
-                    if starts == STARTS_MOST:
-                        return False
-                    run_id, starts = control.start_run(target - told), starts + 1
+                if not run.is_alive(control) and not run.lock.is_held():
+                    told = _tell_new(checkpoint, told, tell)
+                    starts = 0 if told > started else starts
+                    if told >= target or starts == STARTS_MOST:
+                        break
+                    run.start(control, target)
+                    starts, started = starts + 1, told
             heard_s = time.monotonic()
         except NetworkError:
             if time.monotonic() - heard_s > SILENT_S:
                 raise
         time.sleep(WATCH_S)
         told = _tell_new(checkpoint, told, tell)
-    return True
+    return told >= target
 
 
-def _is_running(control: Control, run_id: int) -> bool:
-    return bool(run_id) and not control.run_status(run_id).startswith(ENDED)
+@dataclass
+class _Run:
+    """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once."""
+
+    lock: FileLock
+    number: int = 0
+    was_held: bool = False
+
+    def start(self, control: Control, until: int) -> None:
+        self.number, self.was_held = control.start_run(until), False
+
+    def is_alive(self, control: Control) -> bool:
+        if not self.number or control.run_status(self.number).startswith(ENDED):
+            return False
+        is_held = self.lock.is_held()
+        if self.was_held and not is_held:
+            control.stop_run(self.number)
+            return False
+        self.was_held = is_held
+        return True
 
 
 def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:

@@ -1,7 +1,7 @@
 """A server's folder ready for rounds: its keys, its registry, its checkpoint, and who judges and publishes.
 
     with Rounds.open(folder) as rounds:
-        rounds.run(transport, count=3)
+        rounds.run(transport, until=3)
 
 One process runs rounds at a time. `DIR/rounds.toml` may say what rounds look like (the fields of `coordinator.Profile`); without it
 they are the defaults, in a lab with a cohort of five.
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 PROFILE = "rounds.toml"
 PUBLIC_SET = "public.safetensors"
 """Public sound that candidates are judged on (gate.py); a lab may do without."""
-FOLDER = "rounds"
-UNDECIDED = ("open", "lost")
+FOLDER, LOCK = "rounds", "lock"
+UNDECIDED = ("open", "candidate", "lost")
 
 
 class Transport(Protocol):
     """What carries a round's messages (`flower.GridTransport`)."""
 
-    def gather(self, least: int) -> dict[bytes, int]:
-        """Wait for devices, a bounded time; device id -> node id."""
+    def gather(self, least: int, enough: int) -> dict[bytes, int]:
+        """Wait for `enough` devices, a bounded time, and shorter once `least` are there; device id -> node id."""
 
     def drive(self, run: RoundRun, nodes: Mapping[bytes, int]) -> None:
         """Carry messages until the round is over."""
@@ -72,7 +72,7 @@ class Rounds:
         authority, profile = open_authority(folder), read_profile(folder)
         checkpoint = Checkpoint(folder / FOLDER)
         with ExitStack() as resources:
-            resources.enter_context(FileLock(folder / FOLDER / "lock"))
+            resources.enter_context(coordinator_lock(folder))
             registry = resources.enter_context(Registry(authority.places.registry))
 
             def enrolment() -> Enrolment:
@@ -96,14 +96,19 @@ class Rounds:
         """Node key -> device id of everybody who is enrolled."""
         return {device.node_key: device.alias for device in self._registry.devices() if device.revoked_s is None}
 
-    def run(self, transport: Transport, *, count: int) -> None:
-        """Run rounds, one after the other; what became of each is in the checkpoint."""
+    def run(self, transport: Transport, *, until: int) -> None:
+        """Run rounds, one after the other, until so many have come to an end; what became of each is in the checkpoint."""
         least = LAB_COHORT_LEAST if self._profile.is_lab else max(SHARD_LEAST, self._profile.n_min)
-        for _ in range(count):
-            nodes = transport.gather(max(least, min(len(self.node_owners), self._profile.n_max)))
+        while finished(self.coordinator.state) < until:
+            nodes = transport.gather(least, max(least, min(len(self.node_owners), self._profile.n_max)))
             run = self.coordinator.begin(int(time.time()))
             transport.drive(run, nodes)
             self.coordinator.finish(run)
+
+
+def coordinator_lock(folder: Path) -> FileLock:
+    """Return the lock that the one process that runs a server's rounds holds as long as it lives."""
+    return FileLock(folder / FOLDER / LOCK)
 
 
 def read_profile(folder: Path) -> Profile:
@@ -150,5 +155,5 @@ def make_judge(places: Places) -> Judge:
 
 
 def finished(state: State | None) -> int:
-    """Return how many rounds came to an end of their own: not those that are open, or were lost with a server."""
+    """Return how many rounds came to an end of their own: not those that are under way, or were lost with a server."""
     return 0 if state is None else sum(record.outcome not in UNDECIDED for record in state.rounds)

@@ -141,6 +141,14 @@ class FileLock:
             self._descriptor = descriptor
         self._depth += 1
 
+    def is_held(self) -> bool:
+        """Say whether somebody holds the lock now; who tries to take it in this very instant may be refused."""
+        try:
+            with FileLock(self._path):
+                return False
+        except HomeInUseError:
+            return True
+
     def release(self) -> None:
         """Give back one `acquire`; the last one frees the lock."""
         self._depth -= 1

@@ -137,6 +137,14 @@ def test_a_lock_is_taken_again_by_its_holder(tmp_path):
     files.FileLock(tmp_path / "lock").acquire()
 
 
+def test_a_lock_says_whether_somebody_holds_it(tmp_path):
+    lock = files.FileLock(tmp_path / "lock")
+    assert not lock.is_held()
+    with files.FileLock(tmp_path / "lock"):
+        assert lock.is_held()
+    assert not lock.is_held()
+
+
 def test_a_hardened_process_leaves_no_core_and_private_files(tmp_path):
     script = (
         "import os, resource, sys; from earmark_shared.files import harden_process; harden_process();"

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PENDING = ("pending.identity", "pending.node_key", "pending.token")
 NAMES = ("address", "root", "identity", "node_key", "certificate", "tls_certificate", "head", "revoked")
 """What a membership consists of, one blob each; `lab` is kept apart since it outlives every membership."""
+NODE_NUMBER = "node_number"
+"""What the SuperLink calls this device's node; learned when it first connects."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def store_membership(database: Database, membership: Membership) -> None:
 
 def forget_membership(database: Database) -> None:
     """Delete every key and certificate; that it was a lab stays. Inside a transaction."""
-    for name in (*NAMES, *PENDING):
+    for name in (*NAMES, *PENDING, NODE_NUMBER):
         database.set_federation_value(name, None)
 
 

@@ -2,9 +2,9 @@
 
     take_part(home, secret, model, superlink=Address("127.0.0.1", 7445), is_stopped=stop.is_set, tell=print_line)
 
-A SuperNode that was lost mid-round can't come back at once: the SuperLink refuses its key until it has noticed the loss, which takes
-half a minute and more. So it is started again and again for as long as it takes, at least a minute's worth, a little later each time.
-The node's private key is a file only while it runs, in a folder of its own.
+A SuperNode that was lost counts as connected for up to a minute, and its key is refused for so long. So this device first takes its
+place back, by the number that the SuperLink knows its node by; where that fails, the node is started again and again for as long as
+it takes, at least a minute's worth, a little later each time. The node's private key is a file only while it runs, in a folder of its own.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client.federation import enrol
 from earmark_client.federation.device import open_participant
-from earmark_client.federation.identity import node_key_file
+from earmark_client.federation.identity import NODE_NUMBER, node_key_file
+from earmark_client.updating import models_folder
 from earmark_shared.children import program, start_child, stop_child
 from earmark_shared.errors import NetworkError
-from earmark_shared.files import make_private_folder, write_private
+from earmark_shared.files import FileLock, make_private_folder, write_private
 from earmark_shared.settings import child_environment
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from earmark_client.federation.executor import Executor, Runtime
     from earmark_client.federation.identity import Membership
     from earmark_client.federation.participant import Participant
+    from earmark_client.store.database import Database
     from earmark_client.store.home import Home
     from earmark_client.store.keys import Secret
     from earmark_shared.wire.channel import Address
@@ -42,7 +44,7 @@ PATIENCE_S = (5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 """Waits between starts of a node; the last one again and again."""
 STEADY_S = 120.0
 """A node that ran so long begins with the short waits again."""
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOCK = "127.0.0.1", "participate.lock"
 NICE = 10
 """Training waits for a person's own work."""
 
@@ -60,12 +62,14 @@ def take_part(
 
     Raises:
         AdmissionError: the library is in no federation. LedgerError: what was spent can't be known.
+        HomeInUseError: another process takes part for this library.
     """
     participant = open_participant(home, secret, model)
     membership, failures = enrol.joined(home.database), 0
-    try:
+    with closing(participant), _one_at_a_time(home):
         while not is_stopped():
             began_s = time.monotonic()
+            _take_back_place(home.database, membership, superlink)
             with running_node(membership, superlink) as (runtime, node):
                 work(participant, _executor(runtime, participant), node, is_stopped=is_stopped, tell=tell)
             if is_stopped():
@@ -74,8 +78,6 @@ def take_part(
             wait_s = PATIENCE_S[min(failures, len(PATIENCE_S)) - 1]
             tell(f"the node ended; starting it again in {wait_s:g} s")
             _wait(wait_s, is_stopped)
-    finally:
-        participant.close()
 
 
 def work(
@@ -130,6 +132,25 @@ def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[R
             yield runtime, node
         finally:
             stop_child(node)
+
+
+def _one_at_a_time(home: Home) -> FileLock:
+    """Return the lock that keeps a second process from taking our place; it lies among what `earmark erase` removes whole."""
+    folder = models_folder(home)
+    make_private_folder(folder)
+    return FileLock(folder / LOCK)
+
+
+def _take_back_place(database: Database, membership: Membership, superlink: Address) -> None:
+    """Make sure that the SuperLink doesn't hold our place for a node that is gone."""
+    from earmark_client.federation.flower import take_back_place
+
+    stored = database.federation_value(NODE_NUMBER)
+    known = None if stored is None else int(stored)
+    number = take_back_place(str(superlink), membership.ca_pem, membership.keys.node, known)
+    if number is not None and number != known:
+        with database.transaction():
+            database.set_federation_value(NODE_NUMBER, str(number).encode())
 
 
 def _executor(runtime: Runtime, participant: Participant) -> Executor:
