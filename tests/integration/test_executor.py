@@ -1,7 +1,9 @@
 """The executor: only the installed app runs, and only for the bundle that is listed; what it needs of flwr is there."""
 
 import hashlib
+import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +11,7 @@ from earmark_shared.settings import go_offline
 
 go_offline()
 
+import httpx
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -20,10 +23,14 @@ from flwr.supernode.runtime import run_clientapp
 from scripts.in_process import NOW_S
 
 from earmark_client.federation import executor as executor_module
+from earmark_client.federation import flower as flower_module
 from earmark_client.federation.executor import Executor, Runtime
 from earmark_client.federation.flower import KEY, answer_record, make_app
 from earmark_client.federation.participant import Participant
+from earmark_server.authority import create_authority
+from earmark_server.settings import ServerSettings
 from earmark_shared.bundle import bundle, bundle_sha256
+from earmark_shared.crypto.nodes import NodeKey
 from earmark_shared.errors import NetworkError
 from earmark_shared.round import Abort, RoundPlan, Survivors
 from earmark_shared.wire import envelope
@@ -163,6 +170,49 @@ def test_whatever_else_comes_is_answered_by_an_abort(tmp_path, content):
     participant = next(iter(small.devices.values()))
     answered = answer_record(participant, RoundPlan, content, NOW_S)
     assert isinstance(envelope.unpack(answered[KEY][KEY], (Abort,))[0], Abort)
+
+
+class Place:
+    """What a SuperLink does about one node: it has number 7, and is let in only while it isn't connected."""
+
+    def __init__(self, *, is_connected):
+        self.is_connected, self.asked = is_connected, []
+
+    def DeactivateNode(self, request):
+        self.asked.append(request)
+        self._refuse(unless=self.is_connected and request.node_id == 7)
+        self.is_connected = False
+
+    def ActivateNode(self, request):
+        self.asked.append(request)
+        self._refuse(unless=not self.is_connected)
+        self.is_connected = True
+        return SimpleNamespace(node_id=7)
+
+    def close(self):
+        self.asked.append("closed")
+
+    def _refuse(self, *, unless):
+        if not unless:
+            raise httpx.HTTPStatusError("no", request=httpx.Request("POST", "https://x"), response=httpx.Response(400))
+
+
+@pytest.mark.parametrize(
+    ("is_connected", "known", "number", "is_free"),
+    [(False, None, 7, True), (True, 7, 7, True), (False, 7, 7, True), (False, 5, 7, True), (True, None, None, False)],
+    ids=["never connected", "lost", "left", "enrolled anew", "lost before its number was known"],
+)
+def test_a_device_takes_its_place_back(monkeypatch, is_connected, known, number, is_free):
+    place = Place(is_connected=is_connected)
+    monkeypatch.setattr(flower_module.FleetHttpClient, "from_server_address", lambda *_, **__: place)
+    assert flower_module.take_back_place("127.0.0.1:1", b"", NodeKey.create(), known) == number
+    assert place.is_connected is not is_free
+    assert place.asked[-1] == "closed"
+
+
+def test_a_place_that_nobody_answers_for_is_left_as_it_is(tmp_path):
+    ca = create_authority(tmp_path / "server", ServerSettings(), now_s=NOW_S, entropy=os.urandom).tls.pem
+    assert flower_module.take_back_place("127.0.0.1:9", ca, NodeKey.create(), 7) in {None, 7}
 
 
 def test_the_app_has_one_function_a_phase():
