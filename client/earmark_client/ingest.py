@@ -26,7 +26,7 @@ from earmark_client.labelling import best_rows
 from earmark_shared.errors import EarmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 BATCH_SEGMENTS = 32
 """Segments encoded at once: 15 s of sound, enough to amortize a hand-over, small enough to share out one file."""
+_MOST_STEPS = 64
+"""Cuts and events that wait for a full batch at most: files that are all silence fill none."""
 _AHEAD = 2
-"""Batches of one file that may be under way, per job."""
+"""Batches of one lane that may be under way, per job."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ class Refused:
 
 
 Event = Begun | Encoded | Finished | Known | Refused
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Segments of a begun file, still to be described."""
+
+    content_sha256: str
+    cuts: Sequence[Cut]
 
 
 class Claims:
@@ -173,19 +183,22 @@ class Ingest:
 
     def _lane(self, work: queue.SimpleQueue[tuple[Path, Path]], pool: ThreadPoolExecutor) -> None:
         try:
+            steps = _Steps(lambda group: pool.submit(self._describe, group), self._put, most_ahead=_AHEAD * self._jobs)
             with Decoder() as decoder:
                 while not self._stop.is_set():
                     try:
                         path, root = work.get_nowait()
                     except queue.Empty:
                         break
-                    self._read(decoder, path, root, pool)
+                    self._read(decoder, path, root, steps)
+            if not self._stop.is_set():
+                steps.finish()
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._put(error)
         finally:
             self._put(None)
 
-    def _read(self, decoder: Decoder, path: Path, root: Path, pool: ThreadPoolExecutor) -> None:
+    def _read(self, decoder: Decoder, path: Path, root: Path, steps: _Steps) -> None:
         taken: str | None = None
         try:
             with decoder.open(path, roots=(root,)) as stream:
@@ -196,22 +209,12 @@ class Ingest:
                 taken = content_sha256
                 status = path.stat()
                 self._put(Begun(path, taken, stream.info, status.st_size, status.st_mtime))
-                for batch in self._encode(stream, resume_s, pool):
-                    self._put(Encoded(taken, batch))
+                for cuts in self._groups(stream, resume_s):
+                    steps.add(Cuts(taken, cuts))
                 if not self._stop.is_set():
-                    self._put(Finished(taken, stream.duration_s))
+                    steps.add(Finished(taken, stream.duration_s))
         except EarmarkError as error:
-            self._put(Refused(path, error, taken))
-
-    def _encode(self, stream: SoundStream, resume_s: float, pool: ThreadPoolExecutor) -> Iterator[Batch]:
-        """Encode a stream's segments that end after `resume_s`, a bounded number of batches ahead."""
-        ahead: deque[Future[Batch]] = deque()
-        for group in self._groups(stream, resume_s):
-            ahead.append(pool.submit(self._describe, group))
-            if len(ahead) > _AHEAD * self._jobs:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            steps.add(Refused(path, error, taken))
 
     def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[Cut]]:
         segmenter = self._model.segmenter()
@@ -227,10 +230,57 @@ class Ingest:
         if group:
             yield group
 
-    def _describe(self, group: list[Cut]) -> Batch:
-        vectors, output = self._model.describe(np.stack([cut.waveform for cut in group]))
+    def _describe(self, steps: Sequence[Cuts | Event]) -> list[Event]:
+        """Describe the cuts among some steps, all at once; the steps as events, in their order."""
+        waveforms = [cut.waveform for step in steps if isinstance(step, Cuts) for cut in step.cuts]
+        if not waveforms:
+            return [step for step in steps if not isinstance(step, Cuts)]
+        vectors, output = self._model.describe(np.stack(waveforms))
         # Labels come from what is stored, so that an interrupted clip gets the same scores from what it stored before.
         text, sound = (stored.astype(np.float16).astype(np.float32) for stored in (vectors.searched, vectors.sound))
         scores = self._labels.scores(text, vectors.strength, sound)
-        times = np.array([(cut.start_s, cut.end_s) for cut in group])
-        return Batch(times[:, 0], times[:, 1], vectors, output, best_rows(None, scores))
+        events: list[Event] = []
+        start = 0
+        for step in steps:
+            if isinstance(step, Cuts):
+                rows = slice(start, start + len(step.cuts))
+                start = rows.stop
+                times = np.array([(cut.start_s, cut.end_s) for cut in step.cuts])
+                batch = Batch(times[:, 0], times[:, 1], vectors.rows(rows), output[rows], best_rows(None, scores[rows]))
+                events.append(Encoded(step.content_sha256, batch))
+            else:
+                events.append(step)
+        return events
+
+
+class _Steps:
+    """What a lane read, in order: cuts are described in full batches, across files, and all leaves as events in that order.
+
+    A short clip would fill a batch of the encoder to a part only, and pay for the whole.
+    """
+
+    def __init__(
+        self, describe: Callable[[list[Cuts | Event]], Future[list[Event]]], put: Callable[[Event], None], *, most_ahead: int
+    ) -> None:
+        self._describe, self._put, self._most_ahead = describe, put, most_ahead
+        self._waiting: list[Cuts | Event] = []
+        self._segments = 0
+        self._ahead: deque[Future[list[Event]]] = deque()
+
+    def add(self, step: Cuts | Event) -> None:
+        """Take the next step; a full batch is sent off, and waited for if too many are under way."""
+        self._waiting.append(step)
+        self._segments += len(step.cuts) if isinstance(step, Cuts) else 0
+        if self._segments >= BATCH_SEGMENTS or len(self._waiting) >= _MOST_STEPS:
+            self._send(self._most_ahead)
+
+    def finish(self) -> None:
+        """Send off what waits, and wait for everything."""
+        self._send(0)
+
+    def _send(self, most_ahead: int) -> None:
+        self._ahead.append(self._describe(self._waiting))
+        self._waiting, self._segments = [], 0
+        while len(self._ahead) > most_ahead:
+            for event in self._ahead.popleft().result():
+                self._put(event)

@@ -33,7 +33,7 @@ Codes = npt.NDArray[np.int8]
 
 HIGHEST_CODE = 127
 KEPT_QUERIES = 256
-PRODUCT_ROWS, LABELLED_ROWS = 8, 32
+PRODUCT_ROWS = 8
 LISTED = 8
 """Labels shown of a clip or segment, at most."""
 LEAST_LISTED = 0.2
@@ -66,6 +66,11 @@ class Vectors:
     def searched(self) -> Floats:
         """The text vectors that searches and labels go by: `(n, text_dim)`."""
         return self.text if self.corrected is None else self.corrected
+
+    def rows(self, which: slice) -> Vectors:
+        """The same of some segments."""
+        corrected = None if self.corrected is None else self.corrected[which]
+        return Vectors(self.text[which], self.strength[which], self.sound[which], corrected)
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ class Labeler:
     def labels(self, text: Floats, strength: Floats, labels: LabelList) -> Floats:
         """Calibrated scores `(n, labels)` in [0, 1] of segments' text vectors `(n, text_dim)` and strength `(n,)`."""
         weighted = np.asarray(text, np.float32) * np.asarray(strength, np.float32)[:, None]
-        raw = _in_groups(weighted, labels.turned, LABELLED_ROWS)
+        raw = _in_groups(weighted, labels.turned)
         return text_probability(raw, labels.similarity, self.calibration)
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
@@ -272,16 +277,16 @@ def _in_rows(values: Floats) -> Floats:
     return sums
 
 
-def _in_groups(rows: Floats, matrix: Floats, size: int = PRODUCT_ROWS) -> Floats:
-    """Rows `(n, dim)` times `(dim, m)` in products of `size` rows, the last filled up: a row's bits can't depend on the others.
+def _in_groups(rows: Floats, matrix: Floats) -> Floats:
+    """Rows `(n, dim)` times `(dim, m)` in products of eight rows, the last filled up: a row's bits can't depend on the others.
 
     A BLAS chooses its order of summing by the shape and by its number of threads, which is one here; within one shape every row
     meets the same kernels (held by a test).
     """
-    padded = np.zeros((-(-len(rows) // size) * size, rows.shape[1]), np.float32)
+    padded = np.zeros((-(-len(rows) // PRODUCT_ROWS) * PRODUCT_ROWS, rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
     product = np.empty((len(padded), matrix.shape[1]), np.float32)
-    for start in range(0, len(padded), size):
-        group = slice(start, start + size)
+    for start in range(0, len(padded), PRODUCT_ROWS):
+        group = slice(start, start + PRODUCT_ROWS)
         np.matmul(padded[group], matrix, out=product[group])
     return product[: len(rows)]

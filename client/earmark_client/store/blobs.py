@@ -43,7 +43,7 @@ class VectorStore(ClipStore):
         last = int(self._one("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'segments'", ())[0])
         ids = np.arange(last + 1, last + 1 + len(clip_ids), dtype=np.int64)
         rows = zip(ids.tolist(), map(int, clip_ids), map(float, starts_s), map(float, ends_s), strict=True)
-        self._write_many("INSERT INTO segments (id, clip_id, start_s, end_s) VALUES (?, ?, ?, ?)", rows)
+        self._write_many("INSERT INTO segments (id, clip_id, start_s, end_s) VALUES", rows)
         self.add_vectors(ids, model_version=model_version, vectors=vectors)
         return ids
 

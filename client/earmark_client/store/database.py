@@ -43,7 +43,7 @@ class Database(VectorStore):
         """Replace a clip's predicted labels (name, score in [0, 1])."""
         self._write("DELETE FROM clip_labels WHERE clip_id = ?", (clip_id,))
         self._write_many(
-            "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES (?, ?, ?, ?)",
+            "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES",
             ((clip_id, name, float(score), model_version) for name, score in labels),
         )
 
