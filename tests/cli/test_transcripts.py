@@ -94,7 +94,11 @@ def run_earmark(words, folder):
     )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.txt")))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
+SLOW = {"rights"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES])
 def test_transcript(name, tmp_path):
     fill_folder(tmp_path / "sounds")
     for step in steps_of((FOLDER / f"{name}.txt").read_text(encoding="utf-8")):

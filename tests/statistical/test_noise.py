@@ -148,7 +148,9 @@ def in_a_fork(work):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, work().tobytes())
+        left = work().tobytes()
+        while left:
+            left = left[os.write(writing, left) :]
         os.kill(os.getpid(), signal.SIGKILL)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:

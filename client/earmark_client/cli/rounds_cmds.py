@@ -15,17 +15,29 @@ PORT_ABOVE = 1
 """A SuperLink listens one port above the members' service, unless somebody says otherwise."""
 
 
-@click.command("participate", epilog=examples("earmark participate", "earmark participate --superlink earmark.example.org:443"))
+@click.command(
+    "participate",
+    epilog=examples(
+        "earmark participate", "earmark participate --superlink earmark.example.org:443", "earmark participate --pause"
+    ),
+)
 @click.option("--superlink", metavar="HOST:PORT", help="Where the server's SuperLink is reached. [the server, next port]")
+@click.option(
+    "--pause", "pause", flag_value=True, default=None, help="Take part in no further round, whatever runs, until --resume."
+)
+@click.option("--resume", "pause", flag_value=False, help="Allow taking part again; then start it as usual.")
 @click.pass_obj
-def participate(session: Session, *, superlink: str | None) -> None:
+def participate(session: Session, *, superlink: str | None, pause: bool | None) -> None:
     """Take part in rounds, until it is stopped (Ctrl-C or SIGTERM).
 
     A round trains on what you corrected, within the budget that `earmark privacy` shows. One masked, noisy update leaves this device
-    a round. It runs only code that is installed here, whatever the server sends.
+    a round. It runs only code that is installed here, whatever the server sends. A pause is kept in the library and needs no server.
     """
+    if pause is not None:
+        _pause(session, is_paused=pause)
+        return
     from earmark_client.describe import Model
-    from earmark_client.federation import enrol
+    from earmark_client.federation import enrol, identity
     from earmark_client.federation.supervisor import take_part
     from earmark_client.library import BASE_MODEL
     from earmark_client.model.bundle import Bundle
@@ -40,6 +52,7 @@ def participate(session: Session, *, superlink: str | None) -> None:
     try:
         session.lab_banner(home)
         membership = enrol.joined(home.database)
+        identity.check_not_paused(home.database)
         where = Address(membership.address.host, membership.root.member_port + PORT_ABOVE)
         where = where if superlink is None else Address(*_host_port(superlink))
         model = Model(Bundle.load(BASE_MODEL), device=session.settings.device)
@@ -47,6 +60,15 @@ def participate(session: Session, *, superlink: str | None) -> None:
         take_part(home, unlock, model, superlink=where, is_stopped=stop.is_set, tell=session.output.note)
     finally:
         home.close()
+
+
+def _pause(session: Session, *, is_paused: bool) -> None:
+    from earmark_client.federation import identity
+    from earmark_client.store.home import open_home
+
+    with open_home(session.settings.home, session.unlock(), older=session.older) as home:
+        identity.set_paused(home.database, is_paused=is_paused)
+    session.output.note("paused: this device takes part in no round" if is_paused else "this device may take part again")
 
 
 def _host_port(text: str) -> tuple[str, int]:

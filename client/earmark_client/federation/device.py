@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client import updating
 from earmark_client.federation import enrol
+from earmark_client.federation.identity import check_not_paused
 from earmark_client.federation.participant import Participant, World
 from earmark_client.federation.releases import fetch_newest
 from earmark_client.federation.spending import open_ledger
@@ -59,8 +60,10 @@ class RoundDevice:
         """Ask for news and the newest release, and say who this device is and what it holds.
 
         Raises:
+            PolicyError: this device's person paused it.
             NetworkError: the server's enrolment or release service can't be reached. TrustError: what it says is not right.
         """
+        check_not_paused(self.home.database)
         enrolment = self._refresh()
         membership, head = enrol.joined(self.home.database), self.head()
         plan_key = read_plan_key(membership.root.plan_key, membership.root.authority, now_s=now_s)

@@ -21,7 +21,7 @@ from earmark_shared.crypto.hashing import digest
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey
 from earmark_shared.enrolment import Root, read_plan_key, unpack
-from earmark_shared.errors import TamperedError
+from earmark_shared.errors import PolicyError, TamperedError
 from earmark_shared.files import make_private_folder, wipe, write_private
 from earmark_shared.wire.channel import Address, Credentials
 from earmark_shared.wire.codec import decode, encode
@@ -112,6 +112,22 @@ def is_lab(database: Database) -> bool:
 def record_lab(database: Database) -> None:
     """Make the library a lab home, for good; inside a transaction."""
     database.set_federation_value("lab", b"\x01")
+
+
+def set_paused(database: Database, *, is_paused: bool) -> None:
+    """Write down whether this device may take part in rounds; it holds for a device that is in the middle of its rounds too."""
+    with database.transaction():
+        database.set_federation_value("paused", b"\x01" if is_paused else None)
+
+
+def check_not_paused(database: Database) -> None:
+    """Pass a device whose person lets it take part.
+
+    Raises:
+        PolicyError: it is paused.
+    """
+    if database.federation_value("paused") is not None:
+        raise PolicyError("Taking part is paused.", hint="earmark participate --resume")
 
 
 def load_pending(database: Database, token: bytes) -> DeviceKeys | None:

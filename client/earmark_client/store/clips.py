@@ -106,7 +106,7 @@ class ClipStore(Connection):
         for clip_id, path in self._all("SELECT clip_id, path FROM clip_paths ORDER BY path"):
             paths.setdefault(clip_id, []).append(path)
         chosen = set(wanted.tolist())
-        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE state = 'ready' ORDER BY id")  # noqa: S608
+        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE state = 'ready' ORDER BY id")  # noqa: S608  (constants only)
         return [_clip(row, paths.get(row[0], ())) for row in rows if row[0] in chosen]
 
     def clip_ids(
@@ -136,7 +136,7 @@ class ClipStore(Connection):
                 " AND is_present EXCEPT SELECT clip_id FROM corrections WHERE name = ? AND NOT is_present AND segment_id IS NULL)"
             )
             values += [label] * 3
-        rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where)} ORDER BY id", values)  # noqa: S608
+        rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where)} ORDER BY id", values)  # noqa: S608  (constants only)
         return np.array([row[0] for row in rows], dtype=np.int64)
 
     def counts(self) -> Counts:

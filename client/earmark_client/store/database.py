@@ -98,6 +98,6 @@ class Database(VectorStore):
     def corrections(self, clip_ids: Collection[int] | None = None) -> list[Correction]:
         """Every correction, or those of some clips (at most some thousand), in the order they were made."""
         where = "" if clip_ids is None else f"WHERE clip_id IN ({', '.join('?' * len(clip_ids))})"
-        statement = f"SELECT clip_id, segment_id, name, is_present FROM corrections {where} ORDER BY id"  # noqa: S608
+        statement = f"SELECT clip_id, segment_id, name, is_present FROM corrections {where} ORDER BY id"  # noqa: S608  marks only
         rows = self._all(statement, (*(clip_ids or ()),))
         return [Correction(row[0], row[1], row[2], bool(row[3])) for row in rows]
