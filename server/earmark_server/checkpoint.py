@@ -53,7 +53,8 @@ class RoundRecord:
     """The signed plan, encoded."""
     model_version: int
     outcome: str = "open"
-    """open, aborted, lost (the server died), candidate, refused (by the gate), published."""
+    """open, aborted, lost (the server died), candidate, refused (by the gate), published, taken back (found bad later; the head before
+    it was published again)."""
     devices: int = 0
     """Devices in the opened sums."""
     transcripts: tuple[tuple[str, str, str], ...] = ()
@@ -76,6 +77,8 @@ class State:
     rounds: tuple[RoundRecord, ...] = ()
     candidate: str = ""
     """A head that was computed and not yet judged and published: its SHA-256."""
+    previous: str = ""
+    """The head that was in force before the newest one: its SHA-256; nothing before the first, and after one was taken back."""
 
     @property
     def open_round(self) -> RoundRecord | None:
@@ -120,6 +123,16 @@ class Checkpoint:
             return State(**table, rounds=rounds)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path} can't be read.", hint="Restore it from a backup: without it no round goes on.") from error
+
+    def catch_up(self, newest: Model) -> None:
+        """Go on from `newest` if it was released past this checkpoint: by hand, or taken back. A candidate under its number is given up."""
+        state = self.load()
+        if state is None or newest.version <= state.version or newest.sha256.hex() == state.candidate:
+            return
+        if state.candidate:
+            state = state.with_last(outcome="refused", reason=f"release {newest.version} came before it")
+        name = self.keep(newest.schema, newest.arrays)
+        self.save(replace(state, version=newest.version, head=name, schema=newest.schema.to_json(), candidate="", previous=""))
 
     def save(self, state: State) -> None:
         """Replace the state; it is on the disk for good when this returns."""

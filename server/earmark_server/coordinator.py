@@ -131,6 +131,27 @@ class Coordinator:
         self._decide()
         return self._state.rounds[-1]
 
+    def review(self) -> bool:
+        """Judge the newest head again, by what the gate knows now; if it fails, publish the head before it as the next version.
+
+        Versions never go down: devices take the old weights as they take any release. Killed in the middle, it is done again.
+
+        Returns:
+            Whether it was taken back.
+        """
+        if not self._state.previous or self._state.open_round is not None or self._state.candidate:
+            return False
+        newest, name = self.model, self._state.previous
+        before = Model(newest.version - 1, newest.schema, self._checkpoint.arrays(newest.schema, name))
+        try:
+            self._judge.gate(before, newest)
+        except TrustError as error:
+            self._judge.publish(replace(before, version=newest.version + 1), {})
+            state = self._state.with_last(outcome="taken back", reason=str(error))
+            self._save(replace(state, version=newest.version + 1, head=name, previous=""))
+            return True
+        return False
+
     def abandon(self, reason: str) -> None:
         """Write down that the round under way came to nothing."""
         if self._state.open_round is not None:
@@ -181,7 +202,7 @@ class Coordinator:
             return
         self._judge.publish(candidate, report)
         state = self._state.with_last(outcome="published", report=report)
-        self._save(replace(state, version=candidate.version, head=self._state.candidate, candidate=""))
+        self._save(replace(state, version=candidate.version, head=self._state.candidate, candidate="", previous=self._state.head))
 
     def _save(self, state: State) -> None:
         self._checkpoint.save(state)

@@ -30,7 +30,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from earmark_shared.errors import HomeExistsError, ReleaseError, SettingsError
 from earmark_shared.files import FileLock, make_private_folder, read_private, write_atomic, write_private
-from earmark_shared.head import Arrays, HeadSchema
+from earmark_shared.head import Arrays, Floats, HeadSchema
 from earmark_shared.release import HEAD_BYTES_MOST, RELEASE_NAME, SCHEMA_NAME, Release, dump_head, make_release, open_release
 
 DAY = dt.timedelta(days=1)
@@ -77,8 +77,8 @@ class Repository:
             if current is None:
                 raise ReleaseError("Nothing was released yet.")
             again = Release(current.number + 1, old.base, old.head_sha256, old.schema_sha256)
+            self.head(old)
             schema, head = self._target(SCHEMA_NAME, old.schema_sha256), self._target(old.head_name, old.head_sha256)
-            open_release(again, schema, head)
             self._release(again, schema, head)
         return again
 
@@ -86,6 +86,11 @@ class Repository:
         """Return the newest release, or None before the first."""
         entry = self._newest(Targets).signed.targets.get(RELEASE_NAME)
         return None if entry is None else Release.from_json(self._target(RELEASE_NAME, entry.hashes["sha256"]))
+
+    def head(self, release: Release) -> tuple[HeadSchema, dict[str, Floats]]:
+        """Return a release's schema and arrays; ModelError if the files are not those that it names."""
+        schema, head = self._target(SCHEMA_NAME, release.schema_sha256), self._target(release.head_name, release.head_sha256)
+        return open_release(release, schema, head)
 
     def find(self, number: int) -> Release:
         """Return a release by its number; ReleaseError if there is none."""

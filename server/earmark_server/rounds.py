@@ -79,8 +79,10 @@ class Rounds:
                 return Enrolment(authority.identity.public, frozenset(registry.revoked()))
 
             office = Office(open_plan_key(folder), enrolment, os.urandom)
-            first = Model(FIRST_VERSION, base_schema(), base_arrays())
-            coordinator = Coordinator(checkpoint, first, profile, office, make_judge(authority.places))
+            repository = open_repository(authority.places)
+            first = newest_release(repository) or Model(FIRST_VERSION, base_schema(), base_arrays())
+            checkpoint.catch_up(first)
+            coordinator = Coordinator(checkpoint, first, profile, office, make_judge(authority.places, repository))
             return cls(coordinator, registry, profile, resources.pop_all())
 
     def __enter__(self) -> Self:
@@ -97,9 +99,13 @@ class Rounds:
         return {device.node_key: device.alias for device in self._registry.devices() if device.revoked_s is None}
 
     def run(self, transport: Transport, *, until: int) -> None:
-        """Run rounds, one after the other, until so many have come to an end; what became of each is in the checkpoint."""
+        """Run rounds, one after the other, until so many have come to an end; what became of each is in the checkpoint.
+
+        Before each the newest head is judged again, since the public set may know more by now; one that fails is taken back.
+        """
         least = LAB_COHORT_LEAST if self._profile.is_lab else max(SHARD_LEAST, self._profile.n_min)
         while finished(self.coordinator.state) < until:
+            self.coordinator.review()
             nodes = transport.gather(least, max(least, min(len(self.node_owners), self._profile.n_max)))
             run = self.coordinator.begin(int(time.time()))
             transport.drive(run, nodes)
@@ -131,13 +137,23 @@ def read_profile(folder: Path) -> Profile:
     return Profile(**values)
 
 
-def make_judge(places: Places) -> Judge:
+def open_repository(places: Places) -> Repository:
+    """Return the server's release repository."""
+    return Repository(places.tuf_root.parent, places.release_keys, clock=time.time)
+
+
+def newest_release(repository: Repository) -> Model | None:
+    """Return the head that devices get now, or None before the first release."""
+    release = repository.current()
+    return None if release is None else Model(release.number, *repository.head(release))
+
+
+def make_judge(places: Places, repository: Repository) -> Judge:
     """Return who judges candidates and publishes them: the gate on the public set, if the folder has one, and the repository.
 
     Raises:
         ModelError: the public set is not one for this head.
     """
-    repository = Repository(places.tuf_root.parent, places.release_keys, clock=time.time)
     path = places.folder / PUBLIC_SET
     public = PublicSet.load(base_schema(), path.read_bytes()) if path.exists() else None
 

@@ -1,0 +1,78 @@
+"""Releases that no round made: rounds go on from what devices have, not from what the server's checkpoint remembers."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from earmark_server.checkpoint import Checkpoint, Model, RoundRecord
+from earmark_server.publish import create_repository
+from earmark_server.rounds import Rounds
+from earmark_shared.base_head import base_arrays, base_schema, base_version
+from earmark_shared.errors import ReleaseError
+from tests.support.federation import Federation
+from tests.support.releases import some_head
+from tests.support.rounds import JUDGE, SCHEMA, Small
+
+
+def head(step):
+    arrays = base_arrays()
+    return arrays | {"up": arrays["up"] + np.float32(step)}
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Federation(tmp_path / "srv", is_lab=True)
+    made.close()
+    places = made.authority.places
+    made.repository = create_repository(places.tuf_root.parent, places.release_keys, clock=time.time)
+    made.folder = tmp_path / "srv"
+    for step in (0.01, 0.02):
+        made.repository.publish(head(step), base_schema(), base=base_version())
+    return made
+
+
+def newest(server):
+    with Rounds.open(server.folder) as rounds:
+        return rounds.coordinator.model
+
+
+def test_rounds_begin_with_the_head_that_devices_have_and_follow_it_back(server):
+    assert newest(server).version == 2
+    server.repository.take_back(1)
+    found = newest(server)
+    assert found.version == 3
+    np.testing.assert_array_equal(found.arrays["up"], head(0.01)["up"])
+
+
+def test_control_without_catching_up_the_next_head_can_not_be_released(server, monkeypatch):
+    assert newest(server).version == 2
+    server.repository.take_back(1)
+    monkeypatch.setattr(Checkpoint, "catch_up", lambda *_: None)
+    stale = newest(server)
+    with pytest.raises(ReleaseError, match="can't follow"):
+        server.repository.publish(head(0.03), base_schema(), base=base_version(), number=stale.version + 1)
+
+
+def test_a_candidate_whose_number_was_taken_is_given_up_and_one_that_is_out_already_is_not(tmp_path):
+    store = Checkpoint(tmp_path / "rounds")
+    candidate, other = (Model(2, SCHEMA, some_head(seed, SCHEMA)) for seed in (2, 3))
+    state = store.begin(Model(1, SCHEMA, some_head(1, SCHEMA)))
+    record = RoundRecord(1, "00", "00", 1, outcome="candidate")
+    store.save(replace(state, rounds=(record,), candidate=store.keep(SCHEMA, candidate.arrays)))
+    store.catch_up(candidate)
+    assert store.load().candidate == candidate.sha256.hex()
+    store.catch_up(other)
+    assert store.load().candidate == ""
+    assert store.load().rounds[-1].outcome == "refused"
+    assert store.model(store.load()).sha256 == other.sha256
+
+
+def test_a_head_that_is_good_stays_and_a_first_one_is_not_judged(tmp_path):
+    small = Small(tmp_path / "rounds", 6, judge=JUDGE)
+    assert not small.coordinator.review()
+    small.network().run(small.coordinator)
+    assert small.coordinator.state.previous
+    assert not small.coordinator.review()
+    assert small.coordinator.model.version == 2
