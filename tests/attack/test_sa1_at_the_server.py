@@ -148,6 +148,16 @@ def test_replays_and_impersonations_change_nothing(phase):
     assert np.array_equal(total.steps, expected_sum(shard, by_id, fleet))
 
 
+def test_control_without_the_check_a_replay_is_taken(monkeypatch):
+    _, shard, by_id, outgoing, ids = ready(Phase.MASKED)
+    chunks = by_id[ids[0]].step(outgoing[ids[0]], NOW_S)
+    monkeypatch.setattr(server.Shard, "_answered", lambda shard: set())
+    for sent in (*chunks, *chunks):
+        shard.receive(ids[0], sent, NOW_S)
+    words = np.concatenate([np.frombuffer(sent.data, "<u4") for sent in chunks])
+    assert np.array_equal(shard._sum, 2 * words), "the same vector was added twice"
+
+
 @pytest.mark.parametrize("phase", [Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK])
 def test_messages_of_another_round_are_refused(phase):
     _, _, other_by_id, other_outgoing, _ = ready(phase, seed=0, changes={"round_id": b"another round id"})

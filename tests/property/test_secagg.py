@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.fleet import DROPPABLE, Fleet, drive, expected_sum, least_cohort, swift_verification
 
-from earmark_shared.errors import CountError
+from earmark_shared.errors import CountError, NormError
 from earmark_shared.round import Floors, Phase, threshold
+from earmark_shared.secagg import opening
 from earmark_shared.secagg.attempt import NoisyUpdate
+from earmark_shared.secagg.masking import MaskSeeds
 
 SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
 
@@ -50,6 +52,13 @@ def test_sum_is_exact(case):
 def test_sum_of_a_large_shard_is_exact(count):
     silent = [(DROPPABLE[index % 4], 3 * index) for index in range((count - threshold(count)) // 2)]
     check_case((count, 77, silent, count))
+
+
+def test_control_a_mask_that_stays_on_is_noticed(monkeypatch):
+    monkeypatch.setattr(opening, "_pair_seeds", lambda *_: MaskSeeds())
+    check_case((9, 20, [], 1))
+    with pytest.raises((NormError, CountError)):
+        check_case((9, 20, [(Phase.MASKED, 2)], 1))
 
 
 @pytest.mark.slow
