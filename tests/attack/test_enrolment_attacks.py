@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -472,6 +473,31 @@ def test_guessing_tokens_shuts_the_guesser_out_and_nobody_who_is_in(federation, 
         enrol.follow(database, federation.world)
         federation.clock.shift_s = 3601
         federation.join(thief)
+
+
+@pytest.mark.parametrize("patience_s", [0.3, 60.0], ids=["held to a time", "control: with all the time in the world"])
+def test_calls_that_never_say_anything_are_ended_and_keep_nobody_out(federation, monkeypatch, patience_s):
+    monkeypatch.setattr(wire, "PATIENCE_S", patience_s)
+    is_over = threading.Event()
+
+    def silence():
+        is_over.wait(30)
+        yield from ()
+
+    with open_channel(federation.invitation.address, federation.authority.tls.pem) as channel:
+        silent = channel.stream_unary("/earmark.v1.Door/Greet")
+        calls = [silent.future(silence()) for _ in range(wire.CALLS_MOST // 2)]  # as many as a connection carries
+        with open_channel(federation.invitation.address, federation.authority.tls.pem) as second:
+            calls += [second.stream_unary("/earmark.v1.Door/Greet").future(silence()) for _ in range(wire.CALLS_MOST // 2)]
+            time.sleep(1.0)
+            if patience_s > 1:
+                with pytest.raises(grpc.RpcError) as refused:
+                    send(federation, "Greet", GREETING)
+                assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            else:
+                assert {call.code() for call in calls} == {grpc.StatusCode.CANCELLED}
+                assert send(federation, "Greet", GREETING)
+            is_over.set()
 
 
 def test_calling_too_often_is_held_back(federation):

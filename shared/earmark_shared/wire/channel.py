@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Timer
 from typing import Any, TypeVar
 
 import grpc
@@ -28,9 +29,10 @@ from earmark_shared.wire.v1 import enrol_pb2, release_pb2
 
 PACKAGE = "earmark.v1"
 CALL_S = 20.0
-THREADS = 8
 CALLS_MOST = 64
-"""Calls a server holds at once; one more is refused as busy."""
+"""Calls a server holds at once, each in a thread; one more is refused as busy."""
+PATIENCE_S = 10.0
+"""A call whose request isn't there after so long is ended: it holds a thread all the while."""
 LIMITS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_SIZE_MOST),
     ("grpc.max_send_message_length", MESSAGE_SIZE_MOST),
@@ -124,9 +126,9 @@ def call(channel: grpc.Channel, service: str, method: str, request: Message, rep
     return decode(reply, answer)
 
 
-def new_server(*, threads: int = THREADS) -> grpc.Server:
+def new_server() -> grpc.Server:
     """Return a server with every limit set, and nothing to serve yet."""
-    return grpc.server(ThreadPoolExecutor(threads), options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MOST)
+    return grpc.server(ThreadPoolExecutor(CALLS_MOST), options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MOST)
 
 
 def listen(server: grpc.Server, address: Address, credentials: Credentials, *, client_ca_pem: bytes | None = None) -> int:
@@ -154,7 +156,14 @@ def add_service(
 
 
 def _serve(handler: Handler, kind: type[Message]) -> grpc.RpcMethodHandler:
-    def run(received: bytes, context: grpc.ServicerContext) -> bytes:
+    def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        impatience = Timer(PATIENCE_S, context.cancel)
+        impatience.daemon = True
+        impatience.start()
+        try:
+            received = next(requests, b"")
+        finally:
+            impatience.cancel()
         try:
             return encode(handler(decode(kind, received), context))
         except EarmarkError as error:
@@ -162,4 +171,4 @@ def _serve(handler: Handler, kind: type[Message]) -> grpc.RpcMethodHandler:
         except Exception as error:  # noqa: BLE001  gRPC would tell the device what it says
             refuse(context, EarmarkError(str(error)))
 
-    return grpc.unary_unary_rpc_method_handler(run)
+    return grpc.stream_unary_rpc_method_handler(run)  # the same on the wire, but we are called before the request is there

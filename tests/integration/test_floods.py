@@ -1,0 +1,163 @@
+"""T3: one hostile address floods a deployed server (nginx, `serve --behind-nginx`, SuperLink), and an honest device hardly notices."""
+
+import http.client
+import ssl
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import grpc
+import pytest
+
+from earmark_client.federation import enrol
+from earmark_client.federation.releases import fetch_newest
+from earmark_server.authority import open_authority
+from earmark_server.publish import Repository
+from earmark_server.registry import Registry
+from earmark_shared.wire import channel as wire
+from earmark_shared.wire.channel import Address, open_channel
+from tests.house.sources import ROOT
+from tests.support.federation import HOST
+from tests.support.nginx import plan_front, running_nginx
+from tests.support.nodes import WORLD
+from tests.support.releases import BASE, SCHEMA, Device, some_head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+GROWTH_MOST_KB = 200 * 1024
+SLOWER_MOST = 2.0
+CALLS = 8
+"""Honest calls measured; nginx lets one address make sixty a minute."""
+
+
+def memory_kb(pid):
+    """Resident memory of a process and its descendants."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,rss="], capture_output=True, text=True, check=True).stdout
+    rows = [tuple(map(int, line.split())) for line in listing.splitlines()]
+    family, before = {pid}, 0
+    while len(family) > before:
+        before = len(family)
+        family |= {child for child, parent, _ in rows if parent in family}
+    return sum(size for each, _, size in rows if each in family)
+
+
+class Deployed:
+    """A whole server as scripts/deploy runs it, and an honest device."""
+
+    def __init__(self, front, server, nginx, device):
+        self.front, self.server, self.nginx, self.device = front, server, nginx, device
+
+    def memory_kb(self):
+        return memory_kb(self.server.pid) + memory_kb(self.nginx.pid)
+
+    def honest_s(self, count=CALLS):
+        """Seconds that an honest call takes: a new connection, both certificates, the log's news."""
+        times = []
+        for _ in range(count):
+            began_s = time.monotonic()
+            enrol.follow(self.device.database, WORLD)
+            times.append(time.monotonic() - began_s)
+            time.sleep(1.1)
+        return statistics.median(times)
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flood")
+    front, place = plan_front(folder), folder / "server"
+    run = [sys.executable, "-m", "earmark_server.cli"]
+    ports = ["--port", str(front.calls), "--member-port", str(front.calls)]
+    subprocess.run([*run, "init", place, "--host", HOST, *ports], check=True, capture_output=True, timeout=60)
+    places = open_authority(place).places
+    Repository(places.tuf_root.parent, places.release_keys, clock=time.time).publish(some_head(1), SCHEMA, base=BASE)
+    words = subprocess.run([*run, "invite", place], check=True, capture_output=True, text=True, timeout=60).stdout.split()
+    with (folder / "log").open("w") as log:
+        command = [*run, "serve", place, "--behind-nginx", front.socket, "--flower-port", str(front.superlink)]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with running_nginx(front, places.tls) as nginx:
+            until_s = time.monotonic() + 120
+            while not front.socket.exists() or not listens(front.superlink):
+                assert server.poll() is None
+                assert time.monotonic() < until_s
+                time.sleep(0.2)
+            device = Device(folder / "home")
+            enrol.join(device.database, enrol.read_invitation(words[2]), enrol.read_token(words[4]), WORLD, as_lab=False)
+            made = Deployed(front, server, nginx, device)
+            with Registry(places.registry) as registry:  # `serve` is busy until Flower is loaded and the node let in
+                while not registry.devices()[0].is_node:
+                    assert time.monotonic() < until_s
+                    time.sleep(0.5)
+            made.usual_s, made.usual_kb = made.honest_s(), made.memory_kb()
+            yield made
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def listens(port):
+    try:
+        wire.socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def flood(kind, port, seconds):
+    """Flood for the block, and wait for its end; yields what it will have sent."""
+    command = [sys.executable, str(ROOT / "tests" / "support" / "flood.py"), kind, str(port), str(seconds)]
+    sent = []
+    hostile = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(3)
+        yield sent
+        sent.append(int(hostile.communicate(timeout=seconds + 30)[0]))
+    finally:
+        hostile.kill()
+        hostile.wait()
+
+
+def check_well(deployed, honest_s, memory):
+    figures = f"an honest call took {honest_s * 1000:.0f} ms, not {deployed.usual_s * 1000:.0f}; {(memory - deployed.usual_kb) >> 10} MB more"
+    print(figures)
+    assert honest_s <= SLOWER_MOST * deployed.usual_s, figures
+    assert memory - deployed.usual_kb <= GROWTH_MOST_KB, figures
+    assert deployed.server.poll() is None
+    assert deployed.nginx.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "least"),
+    [("garbage", 20, 20 * 2000 * 0.9), ("half-open", 20, 500), ("slow", 60, 200)],
+    ids=["garbage", "half-open", "slow"],
+)
+def test_a_flood_at_enrolment_hardly_slows_an_honest_call(deployed, kind, seconds, least):
+    with flood(kind, deployed.front.calls, seconds) as sent:
+        honest_s = deployed.honest_s()
+        memory = deployed.memory_kb()
+    print(kind, sent)
+    check_well(deployed, honest_s, memory)
+    assert sent[0] >= least
+
+
+def test_ten_megabytes_are_refused_at_both_ports_and_leave_nothing_behind(deployed, monkeypatch):
+    monkeypatch.setattr(wire, "CHANNEL_OPTIONS", (("grpc.max_send_message_length", -1),))
+    membership = enrol.joined(deployed.device.database)
+    with open_channel(Address(HOST, deployed.front.calls), membership.ca_pem) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/earmark.v1.Door/Greet")(bytes(10 << 20), timeout=30)
+    assert refused.value.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+    context = ssl.create_default_context(cadata=membership.ca_pem.decode())
+    connection = http.client.HTTPSConnection(HOST, deployed.front.fleet, context=context, timeout=30)
+    connection.putrequest("POST", "/v1/fleet/push-object")
+    connection.putheader("Content-Length", str(10 << 20))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+    check_well(deployed, deployed.honest_s(), deployed.memory_kb())
+
+
+def test_after_all_of_it_a_release_is_still_fetched(deployed):
+    time.sleep(10)
+    assert fetch_newest(deployed.device.home, clock=time.time).number == 1
