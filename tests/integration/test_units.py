@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from earmark_client.cli.main import cli as client_cli
 from earmark_server.cli import cli as server_cli
 from tests.house.sources import ROOT
 
@@ -57,6 +59,19 @@ def test_server_and_nginx_agree_on_folders_ports_and_the_socket():
     assert f"ssl_certificate {folder}/tls/server.pem;" in text
     assert [f"listen {port} ssl http2;" in text for port in (7443, 7444)] == [True, True]
     assert "server 127.0.0.1:7445;" in text
+
+
+def test_the_guide_names_files_commands_and_options_that_exist():
+    guide = (ROOT / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in guide.splitlines() if line.startswith("    ")]
+    for path in re.findall(r"scripts/[\w./*-]+", " ".join(lines)):
+        assert list(ROOT.glob(path)), path
+    for line in lines:
+        for program, known in (("earmark-server", server_cli.commands), ("earmark", client_cli.commands)):
+            words = re.search(rf"(?:^|bin/){program} (\S+)(.*)", line)
+            if words:
+                options = {option for each in known[words[1]].params for option in each.opts}
+                assert set(re.findall(r"--[a-z-]+", words[2])) <= options, line
 
 
 @pytest.mark.slow
