@@ -8,7 +8,7 @@ import pytest
 from earmark_server.authority import create_authority
 from earmark_server.checkpoint import Model
 from earmark_server.gate import Judging, PublicSet, judge
-from earmark_server.publish import create_repository
+from earmark_server.publish import Repository, create_repository
 from earmark_server.rounds import PUBLIC_SET, make_judge
 from earmark_server.settings import ServerSettings
 from earmark_shared.base_head import base_arrays, base_schema
@@ -85,12 +85,13 @@ def test_a_server_with_the_file_in_its_folder_judges_by_it_and_without_it_lets_t
     authority = create_authority(tmp_path / "server", ServerSettings(is_lab=True), now_s=1_800_000_000, entropy=np.random.bytes)
     places = authority.places
     create_repository(places.tuf_root.parent, places.release_keys, clock=lambda: 1_800_000_000.0)
+    repository = Repository(places.tuf_root.parent, places.release_keys, clock=lambda: 1_800_000_000.0)
     first, poisoned = Model(0, SCHEMA, FIRST), Model(1, SCHEMA, fitted(public, np.zeros_like(public.labels)))
-    assert make_judge(places).gate(first, poisoned) == {}
+    assert make_judge(places, repository).gate(first, poisoned) == {}
     (places.folder / PUBLIC_SET).write_bytes(made.read_bytes())
     with pytest.raises(CandidateError):
-        make_judge(places).gate(first, poisoned)
-    assert make_judge(places).gate(first, Model(1, SCHEMA, fitted(public, public.labels)))["accuracy"] > 0.4
+        make_judge(places, repository).gate(first, poisoned)
+    assert make_judge(places, repository).gate(first, Model(1, SCHEMA, fitted(public, public.labels)))["accuracy"] > 0.4
 
 
 def test_names_that_are_not_shared_are_told_and_left_out(tmp_path, capsys):

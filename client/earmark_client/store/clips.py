@@ -91,7 +91,7 @@ class ClipStore(Connection):
         statement = f"SELECT clip_id, path FROM clip_paths WHERE clip_id IN ({wanted})"  # noqa: S608  (question marks)
         for clip_id, path in sorted(self._all(statement, (*clip_ids,))):
             paths[clip_id].append(path)
-        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE id IN ({wanted})", (*clip_ids,))  # noqa: S608
+        rows = self._all(f"SELECT {CLIP_COLUMNS} FROM clips WHERE id IN ({wanted})", (*clip_ids,))  # noqa: S608  (question marks)
         clips = {row[0]: _clip(row, paths[row[0]]) for row in rows}
         for missing in paths.keys() - clips.keys():
             raise NotInLibraryError(f"There is no clip {missing}.", hint="`earmark list` shows what there is.")
