@@ -26,8 +26,13 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def start_child(command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start a program in `folder` that writes to `log` (begun anew); it ends when the thread that calls this does."""
+def start_child(
+    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a program in `folder` that writes to `log` (begun anew) and has the open files `keep`, by the same numbers.
+
+    It ends when the thread that calls this does.
+    """
     with log.open("wb") as output:
         log.chmod(0o600)
         return subprocess.Popen(  # noqa: S603  our own programs, named by us
@@ -37,6 +42,7 @@ def start_child(command: Sequence[str], *, environment: Mapping[str, str], folde
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=keep,
         )
 
 

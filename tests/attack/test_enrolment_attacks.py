@@ -5,9 +5,11 @@ import os
 import socket
 import sqlite3
 import ssl
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -572,14 +574,17 @@ def test_a_lab_home_stays_one(tmp_path, database, federation):
     lab.close()
 
 
-def test_the_nodes_key_file_is_private_and_gone_afterwards(tmp_path, federation, database):
+def test_a_node_reads_its_key_from_a_file_that_is_on_no_disk(federation, database):
     keys = federation.join(database).keys
-    with node_key_file(keys, folder=tmp_path) as path:
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
-        found = load_ssh_private_key(path.read_bytes(), None).public_key()
+    with node_key_file(keys) as descriptor:
+        assert Path(f"/proc/self/fd/{descriptor}").readlink().name.startswith("memfd:")
+        command = ["cat", f"/dev/fd/{descriptor}"]
+        read = subprocess.run(command, pass_fds=[descriptor], capture_output=True, check=True).stdout
+        assert subprocess.run(command, capture_output=True, check=False).returncode  # nobody else has it
+        found = load_ssh_private_key(read, None).public_key()
         assert found.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) == public_openssh(keys.node.public)
-    assert not path.parent.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.read(descriptor, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,15 @@
     keys = DeviceKeys.create(os.urandom)
     membership = load_membership(database)        # None in a library that joined nothing
 
-Flower's node wants its key in a file: `node_key_file` makes one (0600, in a folder of its own) for as long as a node runs.
+Flower's node wants its key in a file: `node_key_file` makes one that is on no disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_shared.crypto.certificates import ALIAS_SIZE, Enrolment, peek
@@ -22,7 +21,6 @@ from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey
 from earmark_shared.enrolment import Root, read_plan_key, unpack
 from earmark_shared.errors import PolicyError, TamperedError
-from earmark_shared.files import make_private_folder, wipe, write_private
 from earmark_shared.wire.channel import Address, Credentials
 from earmark_shared.wire.codec import decode, encode
 
@@ -195,13 +193,11 @@ def forget_membership(database: Database) -> None:
 
 
 @contextlib.contextmanager
-def node_key_file(keys: DeviceKeys, *, folder: Path | None = None) -> Iterator[Path]:
-    """Give `flower-supernode` its private key as a file below `folder` (default: the system's temporary one) until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="earmark-node-", dir=folder) as runtime:
-        make_private_folder(Path(runtime))
-        path = Path(runtime) / "node_key"
-        write_private(path, keys.node.private_openssh())
-        try:
-            yield path
-        finally:
-            wipe(path)
+def node_key_file(keys: DeviceKeys) -> Iterator[int]:
+    """Give `flower-supernode` its private key as an open file without a name, in memory alone: a kill leaves nothing on the disk."""
+    descriptor = os.memfd_create("earmark-node-key")
+    try:
+        os.write(descriptor, keys.node.private_openssh())
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,7 @@
 
 A SuperNode that was lost counts as connected for up to a minute, and its key is refused for so long. So this device first takes its
 place back, by the number that the SuperLink knows its node by; where that fails, the node is started again and again for as long as
-it takes, at least a minute's worth, a little later each time. The node's private key is a file only while it runs, in a folder of its own.
+it takes, at least a minute's worth, a little later each time. The node gets its private key as a file that is on no disk.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[R
             program("flower-supernode"),
             *("--root-certificates", str(folder / "ca.pem")),
             *("--superlink", str(superlink)),
-            *("--auth-supernode-private-key", str(key)),
+            *("--auth-supernode-private-key", f"/dev/fd/{key}"),
             *("--host", LOOPBACK, "--port", str(port)),
             *("--isolation", "process", "--superexec-auth-secret-file", str(folder / "secret")),
         ]
         environment = child_environment(FLWR_HOME=str(folder))
-        node = start_child(command, environment=environment, folder=folder, log=folder / "supernode.log")
+        node = start_child(command, environment=environment, folder=folder, log=folder / "supernode.log", keep=(key,))
         try:
             yield runtime, node
         finally:
