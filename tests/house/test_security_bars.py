@@ -1,7 +1,7 @@
 """docs/security-bars.md: every bar that was promised has a row, and every test that a row names is there."""
 
-import ast
 import re
+from functools import cache
 
 from tests.house.sources import ROOT
 
@@ -53,18 +53,16 @@ def named(text):
         yield file, function
 
 
+@cache
+def functions_of(file):
+    """Names of the functions that begin a line of a test file; none if there is no such file."""
+    path = ROOT / "tests" / file
+    return set(re.findall(r"^def (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)) if path.exists() else set()
+
+
 def missing(text):
     """What a text names and is not there."""
-    found = set()
-    for file, function in set(named(text)):
-        path = ROOT / "tests" / file
-        there = (
-            {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)}
-            if path.exists()
-            else set()
-        )
-        found |= set() if function in there else {f"{file}::{function}"}
-    return found
+    return {f"{file}::{function}" for file, function in named(text) if function not in functions_of(file)}
 
 
 def read(page):
