@@ -1,6 +1,6 @@
 """What one hostile address does to a server, for a bounded time. A program of its own, so that it doesn't slow the test that measures:
 
-    python tests/support/flood.py garbage|slow|half-open PORT SECONDS
+    python tests/support/flood.py garbage|slow|half-open PORT SECONDS [PATH]
 
 It prints how much it sent. It speaks HTTP/2 by hand, since no client library would send what it sends.
 """
@@ -14,6 +14,7 @@ import time
 
 HOST, FROM = "127.0.0.1", "127.0.0.2"
 """The honest device has another address than the flood, as it would."""
+PATH = sys.argv[4] if len(sys.argv) > 4 else "/earmark.v1.Door/Greet"
 RATE, BATCH = 2000, 20
 HALF_OPEN, SLOW = 500, 100
 START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">I", 0)[1:] + b"\x04\x00" + bytes(4)
@@ -32,7 +33,7 @@ def literal(name, value):
 HEAD = b"".join(
     literal(name, value)
     for name, value in (
-        (b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/earmark.v1.Door/Greet"), (b":authority", b"localhost"),
+        (b":method", b"POST"), (b":scheme", b"https"), (b":path", PATH.encode()), (b":authority", b"localhost"),
         (b"content-type", b"application/grpc"), (b"te", b"trailers"),
     )
 )  # fmt: skip
@@ -123,7 +124,7 @@ async def slow(port, until_s):
                 writer.close()
             except (OSError, ssl.SSLError):
                 pass
-            await asyncio.sleep(1)
+            await asyncio.sleep(3)
 
     await asyncio.gather(*(call() for _ in range(SLOW)))
     return begun
