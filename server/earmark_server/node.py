@@ -1,4 +1,4 @@
-"""The SuperLink beside a server: started, restarted when it ends, and told which devices' nodes it may let in.
+"""The SuperLink beside a server, and the SuperExec that runs our app for it: started, restarted when they end, told whose nodes to let in.
 
     with SuperLink(authority, registry, port=7445):
         run_rounds(authority, 7445, rounds=3, tell=print_line)
@@ -10,6 +10,7 @@ machines reach `/v1/fleet/` alone, through nginx (scripts/deploy).
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from earmark_server.coordinator import describe
 from earmark_server.rounds import FOLDER, UNDECIDED, coordinator_lock, finished
 from earmark_shared.children import program, start_child, stop_child
 from earmark_shared.errors import NetworkError, StoreError
-from earmark_shared.files import FileLock, make_private_folder
+from earmark_shared.files import FileLock, make_private_folder, write_atomic
 from earmark_shared.settings import child_environment
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ SILENT_S = 120.0
 """A SuperLink that is being started again, or has no time, may be silent for so long."""
 STARTS_MOST = 6
 ENDED = "finished"
+SECRET, SECRET_SIZE = "superexec.secret", 32
 
 
 class SuperLink:
@@ -65,31 +67,37 @@ class SuperLink:
         self._thread.join()
 
     def _keep(self) -> None:
+        write_atomic(self._home / SECRET, os.urandom(SECRET_SIZE))
         while not self._stop.is_set():
-            child = start_child(
-                self._command(),
-                environment=child_environment(FLWR_HOME=str(self._home)),
-                folder=self._authority.places.folder,
-                log=self._home / "superlink.log",
-            )
+            link = self._start(self._link(), "superlink.log")
             try:
-                self._watch(child)
+                self._watch(link)
             finally:
-                stop_child(child)
+                stop_child(link)
             self._stop.wait(RESTART_S)
 
-    def _watch(self, child: subprocess.Popen[bytes]) -> None:
-        """Settle nodes until the process ends or is to end; it may take a while to answer."""
-        while child.poll() is None and not self._stop.wait(SETTLE_S):
-            if self._registry.unsettled_nodes():
-                with contextlib.suppress(NetworkError, StoreError):
-                    self._settle()
+    def _watch(self, link: subprocess.Popen[bytes]) -> None:
+        """Settle nodes and keep a SuperExec running until the SuperLink ends or is to end; it may take a while to answer."""
+        runner = self._start(self._runner(), "superexec.log")
+        try:
+            while link.poll() is None and not self._stop.wait(SETTLE_S):
+                if runner.poll() is not None:
+                    runner = self._start(self._runner(), "superexec.log")
+                if self._registry.unsettled_nodes():
+                    with contextlib.suppress(NetworkError, StoreError):
+                        self._settle()
+        finally:
+            stop_child(runner)
+
+    def _start(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
+        environment, folder = child_environment(FLWR_HOME=str(self._home)), self._authority.places.folder
+        return start_child(command, environment=environment, folder=folder, log=self._home / log)
 
     def _settle(self) -> None:
         with open_control(self._authority, self._port) as control:
             settle_nodes(control, self._registry)
 
-    def _command(self) -> list[str]:
+    def _link(self) -> list[str]:
         tls = self._authority.places.tls
         return [
             program("flower-superlink"),
@@ -98,8 +106,18 @@ class SuperLink:
             *("--ssl-keyfile", str(tls / "server.key")),
             *("--host", HOST, "--port", str(self._port)),
             *("--database", str(self._home / "state.db")),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(self._home / SECRET)),
             "--enable-supernode-auth",
             "--disable-runtime-dependency-installation",
+        ]
+
+    def _runner(self) -> list[str]:
+        """Flower's SuperExec, which starts our app: a SuperLink starts one itself, but not again when it ends."""
+        return [
+            program("flower-superexec"),
+            *("--root-certificates", str(self._authority.places.tls / "ca.pem")),
+            *("--runtime-api-address", f"{HOST}:{self._port}"),
+            *("--superexec-auth-secret-file", str(self._home / SECRET)),
         ]
 
 
@@ -152,7 +170,11 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
 
 @dataclass
 class _Run:
-    """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once."""
+    """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once.
+
+    A run whose process is gone is left to end at the SuperLink a minute later: ended at once, it would leave devices with messages
+    whose contents they can't get any more.
+    """
 
     lock: FileLock
     number: int = 0
@@ -164,12 +186,8 @@ class _Run:
     def is_alive(self, control: Control) -> bool:
         if not self.number or control.run_status(self.number).startswith(ENDED):
             return False
-        is_held = self.lock.is_held()
-        if self.was_held and not is_held:
-            control.stop_run(self.number)
-            return False
-        self.was_held = is_held
-        return True
+        was_held, self.was_held = self.was_held, self.lock.is_held()
+        return self.was_held or not was_held
 
 
 def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:

@@ -15,8 +15,12 @@ import httpx
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from flwr.common.serde import context_to_proto, fab_to_proto
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PullTaskInputResponse
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
@@ -122,13 +126,41 @@ def test_a_node_that_is_not_there_is_a_network_error():
         Executor(Runtime("127.0.0.1:9", b"s"), Counting()).step()
 
 
+class Orphan(RuntimeHttpClient):
+    """A node whose message was announced and never came, since its run ended meanwhile."""
+
+    def __init__(self):
+        self.asked = []
+
+    def PullTaskInput(self, request):
+        return PullTaskInputResponse(task_id=3, context=context_to_proto(context()), fab=fab_to_proto(fab(bundle())))
+
+    def PullMessages(self, request):
+        return PullAppMessagesResponse(message_object_trees=[ObjectTree(object_id="0" * 64)])
+
+    def PullObject(self, request):
+        self.asked.append(request)
+        return PullObjectResponse(object_found=True, object_available=False)
+
+    def ConfirmMessageReceived(self, request):
+        raise AssertionError("nothing was received")
+
+
+def test_a_message_that_never_comes_is_not_waited_for_long(monkeypatch):
+    monkeypatch.setattr(executor_module, "INPUT_S", 0.1)
+    node = Orphan()
+    with pytest.raises(ObjectPullError):
+        executor_module.pull_input(node)
+    assert node.asked
+
+
 def test_the_private_modules_still_have_what_the_executor_uses():
     client = Runtime("127.0.0.1:9", b"s").client()
     assert isinstance(client, RuntimeHttpClient)
     client.close()
     for name in ("AcquireTask", "SendTaskHeartbeat", "PullTaskInput", "PushTaskOutput"):
         assert callable(getattr(RuntimeHttpClient, name))
-    for name in ("pull_task_input", "push_message", "push_task_output"):
+    for name in ("push_message", "push_task_output"):
         assert getattr(executor_module, name) is getattr(run_clientapp, name)
     assert SuperExecAuthHttpInterceptor(master_secret=b"s", protected_methods={executor_module.ACQUIRE})
     assert RuntimeTokenHttpInterceptor("t") and RuntimeVersionHttpInterceptor(component_name="x")

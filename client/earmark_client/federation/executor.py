@@ -5,7 +5,9 @@ this executor claims its tasks over the Runtime API on loopback, compares the bu
 `ClientApp`. For any other bundle the answer is Flower's INVALID_FAB, and nothing of it is unpacked.
 
 Private modules of flwr used here, hence the exact pin; a test exercises each: `flwr.supercore.runtime` (the Runtime API's client),
-`flwr.supernode.runtime.run_clientapp` (a task's input and output), `flwr.supercore.heartbeat`, `flwr.supercore.interceptors`.
+`flwr.supernode.runtime.run_clientapp` (a task's output), `flwr.supercore.heartbeat`, `flwr.supercore.inflatable` (a task's input),
+`flwr.supercore.task_identity`, `flwr.supercore.interceptors`. Flower's own `pull_task_input` waits two hours for contents that may never
+come, as when a run ends while its message is fetched: here the node is started anew after `INPUT_S`.
 """
 
 from __future__ import annotations
@@ -23,23 +25,38 @@ import httpx  # noqa: E402
 from flwr.app import Context, Error, Message, RecordDict  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402, TC002
 from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest  # noqa: E402
+from flwr.common.serde import context_from_proto, fab_from_proto  # noqa: E402
+from flwr.proto.node_pb2 import Node  # noqa: E402
+from flwr.proto.runtime_pb2 import (  # noqa: E402
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.fab import Fab  # noqa: E402, TC002
 from flwr.supercore.heartbeat import HeartbeatSender  # noqa: E402
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError  # noqa: E402
+from flwr.supercore.inflatable import inflatable_protobuf_utils as contents  # noqa: E402
+from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
+    ObjectPullError,
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import (  # noqa: E402
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.runtime import RuntimeHttpClient  # noqa: E402
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output  # noqa: E402
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output  # noqa: E402
 
 from earmark_shared.bundle import bundle_sha256  # noqa: E402
 from earmark_shared.errors import EarmarkError, NetworkError  # noqa: E402
 
 TASK = "flwr-clientapp"
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+INPUT_S = 60.0
+"""How long a message's contents may take from the node to here."""
 UNKNOWN_BUNDLE = "this device runs only what is installed on it"
 
 
@@ -64,7 +81,7 @@ class Runtime:
 
 
 class AnswerLostError(NetworkError):
-    """A task's answer was not taken."""
+    """A task's message did not come, or its answer was not taken."""
 
 
 class Executor:
@@ -80,14 +97,15 @@ class Executor:
 
         Raises:
             NetworkError: the SuperNode does not answer yet, or any more.
-            AnswerLostError: it did not take the answer, and would wait for it for ever: it must be started anew.
+            AnswerLostError: it does not give the message, or did not take the answer and would wait for it for ever: it must be
+                started anew.
         """
         with _translated(NetworkError), _closing(self._runtime.client()) as client:
             answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
         if not answer.token:
             return False
         with _translated(AnswerLostError), _closing(self._runtime.client(answer.token)) as client, _beating(client):
-            message, context, _, fab = pull_task_input(client)
+            message, context, fab = pull_input(client)
             reply = self.reply(message, context, fab)
             context.state = RecordDict()
             push_message(client, reply, context)
@@ -104,6 +122,30 @@ class Executor:
             return _failed(message, error)
         except Exception as error:  # noqa: BLE001  its words may hold what must not leave this device
             return _failed(message, error)
+
+
+def pull_input(client: RuntimeHttpClient) -> tuple[Message, Context, Fab]:
+    """Fetch what a task is about: its message, its context and the bundle that it names.
+
+    Raises:
+        ObjectPullError: the message's contents don't come within `INPUT_S`. RuntimeError: there is no message.
+    """
+    task = client.PullTaskInput(PullTaskInputRequest())
+    context = context_from_proto(task.context)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
+    held = client.PullMessages(PullAppMessagesRequest())
+    if not held.message_object_trees:
+        raise RuntimeError("the node holds no message for this task")
+    tree, node = held.message_object_trees[0], Node(node_id=context.node_id)
+    message = pull_and_inflate_object_from_tree(
+        tree,
+        contents.make_pull_object_fn_protobuf(client.PullObject, node, context.run_id),
+        contents.make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, context.run_id),
+        return_type=Message,
+        max_time=INPUT_S,
+    )
+    message.metadata.__dict__["_message_id"] = tree.object_id  # not part of the contents; a reply names it
+    return message, context, fab_from_proto(task.fab)
 
 
 def _failed(message: Message, error: Exception) -> Message:
