@@ -24,6 +24,7 @@ from flwr.proto.control_pb2 import (  # noqa: E402
     ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
+    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
@@ -188,6 +189,10 @@ class Control:
         if not answer.HasField("run_id"):
             raise NetworkError("the SuperLink does not start the run")
         return int(answer.run_id)
+
+    def stop_run(self, run_id: int) -> None:
+        """End a run whose process is gone; the SuperLink itself would notice a minute later."""
+        self._client.StopRun(StopRunRequest(run_id=run_id))
 
     def run_status(self, run_id: int) -> str:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""

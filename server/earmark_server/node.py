@@ -172,8 +172,8 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
 class _Run:
     """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once.
 
-    A run whose process is gone is left to end at the SuperLink a minute later: ended at once, it would leave devices with messages
-    whose contents they can't get any more.
+    A run whose process is gone is ended at the SuperLink, too: it may have announced messages whose contents will never come, and
+    nodes ask for those as long as the run seems to go on.
     """
 
     lock: FileLock
@@ -187,7 +187,10 @@ class _Run:
         if not self.number or control.run_status(self.number).startswith(ENDED):
             return False
         was_held, self.was_held = self.was_held, self.lock.is_held()
-        return self.was_held or not was_held
+        if was_held and not self.was_held:
+            control.stop_run(self.number)
+            return False
+        return True
 
 
 def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:

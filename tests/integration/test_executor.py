@@ -16,11 +16,11 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import context_to_proto, fab_to_proto
-from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree, PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PullTaskInputResponse
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
@@ -28,7 +28,7 @@ from scripts.in_process import NOW_S
 
 from earmark_client.federation import executor as executor_module
 from earmark_client.federation import flower as flower_module
-from earmark_client.federation.executor import Executor, Runtime
+from earmark_client.federation.executor import AnswerLostError, Executor, Runtime
 from earmark_client.federation.flower import KEY, answer_record, make_app
 from earmark_client.federation.participant import Participant
 from earmark_server.authority import create_authority
@@ -126,32 +126,81 @@ def test_a_node_that_is_not_there_is_a_network_error():
         Executor(Runtime("127.0.0.1:9", b"s"), Counting()).step()
 
 
-class Orphan(RuntimeHttpClient):
-    """A node whose message was announced and never came, since its run ended meanwhile."""
+class Node(RuntimeHttpClient):
+    """A node that announces a message; an orphan's contents never come, since the server died while it sent them."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, tree):
+        self.tree, self.asked = tree, []
 
     def PullTaskInput(self, request):
         return PullTaskInputResponse(task_id=3, context=context_to_proto(context()), fab=fab_to_proto(fab(bundle())))
 
     def PullMessages(self, request):
-        return PullAppMessagesResponse(message_object_trees=[ObjectTree(object_id="0" * 64)])
+        return PullAppMessagesResponse(message_object_trees=[self.tree])
 
     def PullObject(self, request):
-        self.asked.append(request)
-        return PullObjectResponse(object_found=True, object_available=False)
+        self.asked.append(request.object_id)
+        content = CONTENTS.get(request.object_id)
+        return PullObjectResponse(object_found=True, object_available=content is not None, object_content=content or b"")
 
     def ConfirmMessageReceived(self, request):
-        raise AssertionError("nothing was received")
+        return ConfirmMessageReceivedResponse()
+
+    def SendTaskHeartbeat(self, request):
+        return None
+
+    def close(self):
+        pass
 
 
-def test_a_message_that_never_comes_is_not_waited_for_long(monkeypatch):
+ORPHAN = ObjectTree(object_id="0" * 64)
+CONTENTS = {}
+
+
+class Nodes:
+    """A runtime whose tasks are claimed one after the other; a task's token is its place."""
+
+    def __init__(self, *trees):
+        self._trees, self._claimed = trees, 0
+
+    def client(self, token=None):
+        return self if token is None else Node(self._trees[int(token) - 1])
+
+    def AcquireTask(self, request):
+        self._claimed += 1
+        return SimpleNamespace(token=str(self._claimed) if self._claimed <= len(self._trees) else "")
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def a_message(monkeypatch):
+    """A message whose contents a node has; which answers were pushed."""
+    sent, pushed = message(), []
+    with no_object_id_recompute():
+        sent.metadata.__dict__["_message_id"] = sent.object_id
+        monkeypatch.setattr(executor_module, "POLL_S", 0.01)
+        for each, content in get_all_nested_objects(sent).items():
+            monkeypatch.setitem(CONTENTS, each, content.deflate())
+        monkeypatch.setattr(executor_module, "push_message", lambda client, reply, context: pushed.append(reply))
+        monkeypatch.setattr(executor_module, "push_task_output", lambda *_: None)
+        return get_object_tree(sent), pushed
+
+
+def test_a_message_that_never_comes_gives_way_to_the_next(a_message):
+    tree, pushed = a_message
+    app = Counting()
+    assert Executor(Nodes(ORPHAN, ORPHAN, tree), app).step()
+    assert app.calls == len(pushed) == 1
+
+
+def test_a_message_that_never_comes_is_not_waited_for_long(a_message, monkeypatch):
     monkeypatch.setattr(executor_module, "INPUT_S", 0.1)
-    node = Orphan()
-    with pytest.raises(ObjectPullError):
-        executor_module.pull_input(node)
-    assert node.asked
+    app = Counting()
+    with pytest.raises(AnswerLostError):
+        Executor(Nodes(ORPHAN), app).step()
+    assert app.calls == 0
 
 
 def test_the_private_modules_still_have_what_the_executor_uses():

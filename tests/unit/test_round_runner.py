@@ -72,12 +72,15 @@ class SuperLink:
     """The SuperLink's Control interface; a run does what `app` says and then is what it returns."""
 
     def __init__(self, app):
-        self.app, self.started, self.state = app, [], "running"
+        self.app, self.started, self.stopped, self.state = app, [], [], "running"
 
     def start_run(self, until):
         self.started.append(until)
         self.state = self.app(len(self.started))
         return len(self.started)
+
+    def stop_run(self, run_id):
+        self.stopped.append(run_id)
 
     def run_status(self, run_id):
         return self.state
@@ -136,7 +139,7 @@ def test_what_is_still_judged_is_not_told_and_not_counted(run):
     assert told == ["round 2: published as version 1, 0 devices"]
 
 
-def test_a_run_whose_process_died_is_followed_by_another_before_the_superlink_notices(run, monkeypatch):
+def test_a_run_whose_process_died_is_ended_and_followed_by_another_before_the_superlink_notices(run, monkeypatch):
     held = iter([False, True, False, False, False])
     monkeypatch.setattr(node.FileLock, "is_held", lambda lock: next(held, False))
 
@@ -147,7 +150,7 @@ def test_a_run_whose_process_died_is_followed_by_another_before_the_superlink_no
 
     superlink = SuperLink(app)
     assert run(superlink, 1)[0]
-    assert superlink.started == [1, 1]
+    assert (superlink.started, superlink.stopped) == ([1, 1], [1])
 
 
 def test_somebody_elses_run_is_waited_for(run, monkeypatch):

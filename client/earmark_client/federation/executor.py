@@ -7,12 +7,13 @@ this executor claims its tasks over the Runtime API on loopback, compares the bu
 Private modules of flwr used here, hence the exact pin; a test exercises each: `flwr.supercore.runtime` (the Runtime API's client),
 `flwr.supernode.runtime.run_clientapp` (a task's output), `flwr.supercore.heartbeat`, `flwr.supercore.inflatable` (a task's input),
 `flwr.supercore.task_identity`, `flwr.supercore.interceptors`. Flower's own `pull_task_input` waits two hours for contents that may never
-come, as when a run ends while its message is fetched: here the node is started anew after `INPUT_S`.
+come, as when a server dies while it sends them: here the next task takes over, or the node is started anew after `INPUT_S`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from flwr.app import Context, Error, Message, RecordDict  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402, TC002
 from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
 from flwr.common.serde import context_from_proto, fab_from_proto  # noqa: E402
+from flwr.proto.message_pb2 import ObjectTree  # noqa: E402, TC002
 from flwr.proto.node_pb2 import Node  # noqa: E402
 from flwr.proto.runtime_pb2 import (  # noqa: E402
     AcquireTaskRequest,
@@ -55,8 +57,8 @@ from earmark_shared.errors import EarmarkError, NetworkError  # noqa: E402
 
 TASK = "flwr-clientapp"
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
-INPUT_S = 60.0
-"""How long a message's contents may take from the node to here."""
+INPUT_S, POLL_S = 60.0, 0.5
+"""How long a message's contents may take to come, and how often they are asked for."""
 UNKNOWN_BUNDLE = "this device runs only what is installed on it"
 
 
@@ -100,17 +102,34 @@ class Executor:
             AnswerLostError: it does not give the message, or did not take the answer and would wait for it for ever: it must be
                 started anew.
         """
-        with _translated(NetworkError), _closing(self._runtime.client()) as client:
-            answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
-        if not answer.token:
+        token = self._claim()
+        if not token:
             return False
-        with _translated(AnswerLostError), _closing(self._runtime.client(answer.token)) as client, _beating(client):
-            message, context, fab = pull_input(client)
-            reply = self.reply(message, context, fab)
-            context.state = RecordDict()
-            push_message(client, reply, context)
-            push_task_output(client, context, SubStatus.COMPLETED, "")
+        while token:
+            token = self._work(token)
         return True
+
+    def _claim(self) -> str:
+        """Return the token of a task that nobody works on, or nothing."""
+        with _translated(NetworkError), _closing(self._runtime.client()) as client:
+            return str(client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK])).token)
+
+    def _work(self, token: str) -> str:
+        """Do a task; return nothing, or the token of the next one if this one's message will never come."""
+        with _translated(AnswerLostError), _closing(self._runtime.client(token)) as client, _beating(client):
+            task = Task.announced(client)
+            until_s = time.monotonic() + INPUT_S
+            while (message := task.message(client)) is None:
+                if newer := self._claim():  # the node begins another only when it has given this one up: the run is over
+                    return newer
+                if time.monotonic() > until_s:
+                    raise AnswerLostError("the node beside this device announced a message that it doesn't have")
+                time.sleep(POLL_S)
+            reply = self.reply(message, task.context, task.bundle)
+            task.context.state = RecordDict()
+            push_message(client, reply, task.context)
+            push_task_output(client, task.context, SubStatus.COMPLETED, "")
+        return ""
 
     def reply(self, message: Message, context: Context, fab: Fab) -> Message:
         """Return what the installed app answers, or an error that says nothing but its kind."""
@@ -124,28 +143,40 @@ class Executor:
             return _failed(message, error)
 
 
-def pull_input(client: RuntimeHttpClient) -> tuple[Message, Context, Fab]:
-    """Fetch what a task is about: its message, its context and the bundle that it names.
+@dataclass(frozen=True)
+class Task:
+    """What a node announced; it claims that there is a message before it has the message's contents."""
 
-    Raises:
-        ObjectPullError: the message's contents don't come within `INPUT_S`. RuntimeError: there is no message.
-    """
-    task = client.PullTaskInput(PullTaskInputRequest())
-    context = context_from_proto(task.context)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
-    held = client.PullMessages(PullAppMessagesRequest())
-    if not held.message_object_trees:
-        raise RuntimeError("the node holds no message for this task")
-    tree, node = held.message_object_trees[0], Node(node_id=context.node_id)
-    message = pull_and_inflate_object_from_tree(
-        tree,
-        contents.make_pull_object_fn_protobuf(client.PullObject, node, context.run_id),
-        contents.make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, context.run_id),
-        return_type=Message,
-        max_time=INPUT_S,
-    )
-    message.metadata.__dict__["_message_id"] = tree.object_id  # not part of the contents; a reply names it
-    return message, context, fab_from_proto(task.fab)
+    context: Context
+    bundle: Fab
+    tree: ObjectTree
+
+    @classmethod
+    def announced(cls, client: RuntimeHttpClient) -> Task:
+        """Ask what the task is about; RuntimeError if the node knows of no message."""
+        task = client.PullTaskInput(PullTaskInputRequest())
+        context = context_from_proto(task.context)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
+        held = client.PullMessages(PullAppMessagesRequest())
+        if not held.message_object_trees:
+            raise RuntimeError("the node holds no message for this task")
+        return cls(context, fab_from_proto(task.fab), held.message_object_trees[0])
+
+    def message(self, client: RuntimeHttpClient) -> Message | None:
+        """Return the message, or None as long as its contents are not all there."""
+        node, run_id = Node(node_id=self.context.node_id), self.context.run_id
+        try:
+            message = pull_and_inflate_object_from_tree(
+                self.tree,
+                contents.make_pull_object_fn_protobuf(client.PullObject, node, run_id),
+                contents.make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run_id),
+                return_type=Message,
+                max_tries_per_object=1,
+            )
+        except ObjectPullError:
+            return None
+        message.metadata.__dict__["_message_id"] = self.tree.object_id  # not part of the contents; a reply names it
+        return message
 
 
 def _failed(message: Message, error: Exception) -> Message:

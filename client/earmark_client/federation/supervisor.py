@@ -74,8 +74,9 @@ def take_part(
                 work(participant, _executor(runtime, participant), node, is_stopped=is_stopped, tell=tell)
             if is_stopped():
                 return
-            failures = 0 if time.monotonic() - began_s > STEADY_S else failures + 1
-            wait_s = PATIENCE_S[min(failures, len(PATIENCE_S)) - 1]
+            failures = 0 if time.monotonic() - began_s > STEADY_S else failures
+            wait_s = PATIENCE_S[min(failures, len(PATIENCE_S) - 1)]
+            failures += 1
             tell(f"the node ended; starting it again in {wait_s:g} s")
             _wait(wait_s, is_stopped)
 
