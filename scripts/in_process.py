@@ -7,7 +7,7 @@ simulator and the tests of rounds both stand on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from earmark_server.checkpoint import Model
     from earmark_shared.shapes import Message
 
+Letter = tuple[bytes, "type[Message]", bytes]
+"""A device, the kind of message it was or is asked with, and bytes: the message, or what came back."""
 NOW_S = 1_800_000_000
 YEAR_S = 365 * 86_400
 
@@ -127,19 +129,25 @@ class Network:
     def carry(self, run: RoundRun, outgoing: dict[bytes, Message]) -> None:
         """Deliver messages and bring the answers back."""
         packed: dict[int, bytes] = {}
+        letters: list[Letter] = []
         for device_id, message in outgoing.items():
-            if id(message) not in packed:
-                packed[id(message)] = envelope.pack((message,))
-            for answer in self.deliver(device_id, packed[id(message)], type(message)):
+            kind = type(message)
+            if not self.is_silent(device_id, Phase(envelope.ASKED.index(kind) + 1)):
+                if id(message) not in packed:
+                    packed[id(message)] = envelope.pack((message,))
+                letters.append((device_id, kind, packed[id(message)]))
+        for device_id, kind, sent in self.ask(letters):
+            for answer in self._read(device_id, kind, sent):
                 self._hand_in(run, device_id, answer)
 
-    def deliver(self, device_id: bytes, packed: bytes, kind: type[Message]) -> tuple[Message, ...]:
-        """Give one device a message and return what came back, if it was not silent."""
-        phase = Phase(envelope.ASKED.index(kind) + 1)
-        if self.is_silent(device_id, phase):
-            return ()
-        (message,) = _unpack(packed, kind)
-        sent = self.tap(device_id, phase, envelope.pack(self.devices[device_id].answer(message, self.now_s)))
+    def ask(self, letters: Iterable[Letter]) -> Iterator[Letter]:
+        """Give each device its message; yield what each sent back."""
+        for device_id, kind, packed in letters:
+            yield device_id, kind, answer(self.devices[device_id], kind, packed, self.now_s)
+
+    def _read(self, device_id: bytes, kind: type[Message], sent: bytes) -> tuple[Message, ...]:
+        """Return the messages that a device sent, or none if the server refuses the bytes."""
+        sent = self.tap(device_id, Phase(envelope.ASKED.index(kind) + 1), sent)
         try:
             return envelope.unpack(sent, (envelope.ANSWERS[kind], Abort)) if sent else ()
         except ProtocolError as error:
@@ -154,6 +162,12 @@ class Network:
             run.receive(device_id, answer, self.now_s)
         except ProtocolError as error:
             self.refused.append(error)
+
+
+def answer(device: Participant, kind: type[Message], packed: bytes, now_s: int) -> bytes:
+    """Return the bytes that a device answers a message with."""
+    (message,) = _unpack(packed, kind)
+    return envelope.pack(device.answer(message, now_s))
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """A simulated federation: the product's coordinator and participants on real sound, and what it came to.
 
 Nothing of the protocol, of training or of accounting is written again here; devices differ from real ones in that their ledger lies in
-memory and their clips come from a list.
+memory and their clips come from a list. They live in worker processes, one a core.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from in_process import Authorities, Memory, Network, one_verification
+from simulation.crew import Crew, CrewNetwork
 from simulation.task import CLIPS, Integers, Task
 
 from earmark_client.federation.training_data import CorrectionTrainer, HeldHead
 from earmark_client.learn.finetune import TrainingPlan, TrainingSet, planned_event, train
-from earmark_server.checkpoint import Checkpoint, Model
+from earmark_server.checkpoint import STATE, Checkpoint, Model
 from earmark_server.coordinator import Coordinator, Judge, Profile, no_gate, publish_nowhere
 from earmark_shared.head import Floats, flatten, unflatten
 from earmark_shared.privacy.accountant import SampledGaussian, record_epsilon
@@ -30,23 +31,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from earmark_client.federation.participant import Participant
+    from earmark_client.learn.ledger_rows import Charge
+
+    Books = tuple[list[list[Charge]], float]
+    """What each device was charged, and the processor seconds of other processes."""
 
 NO_NOISE = 1e-5
 """Noise multiplier without privacy: the mechanism runs all the same, and moves nothing."""
 UNCLIPPED = 1e3
 SHARD_MOST = 64
+CENTRAL_STEPS, CENTRAL_STEP, CENTRAL_SHARPNESS = 400, 0.3, 40.0
+"""How all clips train in one place: plain stochastic gradient descent until it learns no more."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was tuned, on public sound and once for all."""
+    """What was tuned, on the development split alone (docs/simulation.md)."""
 
     rank: int = 64
     clipping_bound: float = 1.0
-    expected_clips: int = 32
-    steps: int = 4
-    learning_rate: float = 0.3
-    sharpness: float = 40.0
+    expected_clips: int = CLIPS
+    """Every clip in every step: what a clip adds to the sum grows as fast as the noise that more steps ask for."""
+    steps: int = 1
+    learning_rate: float = 15.0
+    sharpness: float = 6.0
     longest: float = 10.0
     """`clip_c`: the longest update that a device may send."""
 
@@ -65,20 +73,36 @@ class Setting:
     """Device-level noise multiplier of the sums."""
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
+    workers: int = 1
+    """Processes that devices live in."""
+    clips_gradients: bool | None = None
+    """Whether gradients are clipped; None: only where there is privacy."""
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether gradients are clipped."""
+        return self.epsilon is not None if self.clips_gradients is None else self.clips_gradients
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a federation came to."""
 
-    arrays: dict[str, Floats]
+    heads: tuple[dict[str, Floats], ...]
+    """The head after each round."""
     epsilon: float
     """Spent by the device that spent most, by its own ledger; infinite without privacy."""
     seconds: float
     cpu_s: float
+    """Of all processes, user and system."""
     outcomes: tuple[str, ...]
     shards: int
     largest_shard: int
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """The head it ends with."""
+        return self.heads[-1]
 
 
 def noise_for(epsilon: float | None, recipe: Recipe, rounds: int) -> float:
@@ -97,13 +121,24 @@ def training_plan(setting: Setting) -> TrainingPlan:
     """Return what each round's local training looks like; without privacy nothing is clipped either."""
     recipe = setting.recipe
     return TrainingPlan(
-        clipping_bound=UNCLIPPED if setting.epsilon is None else recipe.clipping_bound,
+        clipping_bound=recipe.clipping_bound if setting.is_clipped else UNCLIPPED,
         noise_multiplier=noise_for(setting.epsilon, recipe, setting.rounds),
         expected_clips=recipe.expected_clips,
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         sharpness=recipe.sharpness,
     )
+
+
+def without_noise(setting: Setting) -> Setting:
+    """Return the same federation without noise: gradients are clipped as before, so that steps are as long."""
+    return replace(setting, epsilon=None, clips_gradients=True)
+
+
+def unclipped(setting: Setting) -> Setting:
+    """Return a federation without any of privacy's parts, with the steps that suit it, chosen like the recipe."""
+    recipe = replace(setting.recipe, steps=4, learning_rate=0.3, sharpness=40.0)
+    return replace(setting, epsilon=None, clips_gradients=False, recipe=recipe)
 
 
 def federate(task: Task, clips: list[Integers], setting: Setting) -> Outcome:
@@ -115,34 +150,37 @@ def federate(task: Task, clips: list[Integers], setting: Setting) -> Outcome:
     first = Model(0, task.schema, task.first)
     ledgers = [Memory() for _ in clips]
     with tempfile.TemporaryDirectory() as folder:
-        judge = Judge(no_gate, publish_nowhere)
-        coordinator = Coordinator(Checkpoint(Path(folder) / "rounds"), first, profile, authorities.office(), judge)
-        held = _Newest(task, coordinator)
+        judge, checkpoint = Judge(no_gate, publish_nowhere), Checkpoint(Path(folder) / "rounds")
+        coordinator = Coordinator(checkpoint, first, profile, authorities.office(), judge)
+        held = _Newest(task, Path(folder) / "rounds")
         devices = {}
         for own, ledger in zip(clips, ledgers, strict=True):
             data = _lied(task.training_set(own), rng) if rng.random() < setting.lies else task.training_set(own)
             floors = Floors(lab=is_lab, z=setting.z)
             alias, device = authorities.device(floors, held.model, lambda _plan, data=data: held.trainer(data, plan), ledger)
             devices[alias] = device
-        return _run(coordinator, devices, ledgers, setting, rng)
+        with one_verification():
+            if setting.workers == 1:
+                return _run(coordinator, Network(devices), setting, rng, lambda: ([each.committed for each in ledgers], 0.0))
+            with Crew(devices, ledgers, setting.workers) as crew:
+                return _run(coordinator, CrewNetwork(devices, crew=crew), setting, rng, crew.committed)
 
 
-def _run(
-    coordinator: Coordinator, devices: dict[bytes, Participant], ledgers: list[Memory], setting: Setting, rng: random.Random
-) -> Outcome:
-    network, runs = Network(devices), []
+def _run(coordinator: Coordinator, network: Network, setting: Setting, rng: random.Random, books: Callable[[], Books]) -> Outcome:
+    runs, heads = [], []
     begun_s, cpu_s = time.monotonic(), time.process_time()
-    with one_verification():
-        for _ in range(setting.rounds):
-            network.is_silent = _silences(devices, setting.dropout, rng)
-            runs.append(network.run(coordinator))
-            network.now_s += 86_400
+    for _ in range(setting.rounds):
+        network.is_silent = _silences(network.devices, setting.dropout, rng)
+        runs.append(network.run(coordinator))
+        heads.append(dict(coordinator.model.arrays))
+        network.now_s += 86_400
     sizes = [len(total.survivors) for run in runs for total in run.sums]
+    seconds, (charged, worked_s) = time.monotonic() - begun_s, books()
     return Outcome(
-        dict(coordinator.model.arrays),
-        _spent(ledgers, setting),
-        time.monotonic() - begun_s,
-        time.process_time() - cpu_s,
+        tuple(heads),
+        _spent(charged, setting),
+        seconds,
+        time.process_time() - cpu_s + worked_s,
         tuple(record.outcome for record in coordinator.state.rounds),
         max((len(run.sums) for run in runs), default=0),
         max(sizes, default=0),
@@ -150,16 +188,24 @@ def _run(
 
 
 class _Newest:
-    """The coordinator's newest head as devices hold it, read once a version: each would have it on its own disk."""
+    """The coordinator's newest head as devices hold it, read from its disk once a version: each would have it on its own."""
 
-    def __init__(self, task: Task, coordinator: Coordinator) -> None:
-        self._task, self._coordinator = task, coordinator
+    def __init__(self, task: Task, folder: Path) -> None:
+        self._task, self._folder = task, folder
         self._model: Model | None = None
+        self._written_ns = 0
 
     def model(self) -> Model:
         """Return the newest published head."""
-        if self._model is None or self._model.version != self._coordinator.state.version:
-            self._model = self._coordinator.model
+        written_ns = (self._folder / STATE).stat().st_mtime_ns
+        if self._model is None or written_ns != self._written_ns:
+            checkpoint = Checkpoint(self._folder)
+            state = checkpoint.load()
+            if state is None:
+                raise FileNotFoundError(self._folder)
+            if self._model is None or self._model.version != state.version:
+                self._model = checkpoint.model(state)
+            self._written_ns = written_ns
         return self._model
 
     def trainer(self, data: TrainingSet, plan: TrainingPlan) -> CorrectionTrainer:
@@ -173,7 +219,7 @@ def train_centrally(task: Task, clips: list[Integers], setting: Setting) -> dict
     """Train on all devices' clips in one place, without privacy: what a federation gives up by being one."""
     data = task.training_set(np.unique(np.concatenate(clips)))
     plan = replace(training_plan(replace(setting, epsilon=None)), expected_clips=64, steps=1)
-    plan = replace(plan, steps=setting.rounds * setting.recipe.steps * max(1, data.clip_count // 256))
+    plan = replace(plan, learning_rate=CENTRAL_STEP, sharpness=CENTRAL_SHARPNESS, steps=CENTRAL_STEPS)
     trained = train(task.schema, task.first, data, plan, paid=planned_event(plan, data.clip_count), entropy=os.urandom)
     return unflatten(task.schema, flatten(task.schema, task.first) + trained.update, task.first)
 
@@ -190,8 +236,8 @@ def _lied(data: TrainingSet, rng: random.Random) -> TrainingSet:
     return replace(data, targets=np.roll(data.targets, rng.randrange(1, data.targets.shape[1]), axis=1))
 
 
-def _spent(ledgers: list[Memory], setting: Setting) -> float:
+def _spent(committed: list[list[Charge]], setting: Setting) -> float:
     if setting.epsilon is None:
         return float("inf")
-    charged = max(([charge.record for charge in ledger.committed if charge.record] for ledger in ledgers), key=len)
+    charged = max(([charge.record for charge in each if charge.record] for each in committed), key=len)
     return record_epsilon(charged)

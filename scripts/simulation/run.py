@@ -1,10 +1,11 @@
-"""Simulate a federation on real sound: the product's own coordinator and participants, in one process.
+"""Simulate a federation on real sound: the product's own coordinator and participants on one machine.
 
-    python scripts/simulation/run.py --data DIR --devices 30 --rounds 10 --epsilon 8 --cache FILE
-    python scripts/simulation/run.py --data DIR --table --cache FILE --write TABLE.md
+    python scripts/simulate.py --data DIR --devices 50 --rounds 10 --epsilon 8
+    python scripts/simulate.py --data DIR --table --write docs/simulation
 
 Devices hold 64 clips each. The last line is a JSON object: accuracy of the federated head on held-out clips of the labels that the base
-model does poorly, beside the base model's, a central training's and the same federation's without privacy.
+model does poorly, beside the base model's, a central training's, the same federation's without noise (`no_dp`), and one's without noise
+and clipping that has a step size of its own (`unclipped`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from simulation.federation import Outcome, Recipe, Setting, federate, noise_for, train_centrally
+from simulation.federation import Outcome, Recipe, Setting, federate, noise_for, train_centrally, unclipped, without_noise
 from simulation.sound import STRANGER, load_sounds
 from simulation.table import DEVICES, make_table
 from simulation.task import Task, accuracy, make_task, poor_labels, split
@@ -27,25 +28,30 @@ from simulation.task import Task, accuracy, make_task, poor_labels, split
 from earmark_client import blas
 
 SPLITS = ("uploader", "speaker", "dirichlet")
+CACHE = Path(".cache/simulation.npz")
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with esc10/, fsdd/ and, where there, corpus/")
-    parser.add_argument("--cache", type=Path, required=True, help="where the encoder's outputs are kept (.npz)")
-    parser.add_argument("--devices", type=int, default=30)
+    parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the encoder's outputs are kept; {CACHE}")
+    parser.add_argument("--devices", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--epsilon", type=epsilon, default=8.0, help="per clip, for all rounds, at delta 1e-5; or none")
     parser.add_argument("--split", choices=SPLITS, default="speaker", help="how clips fall to devices")
     parser.add_argument("--dropout", type=float, default=0.0, help="share of devices that fall silent in a round")
     parser.add_argument("--lies", type=float, default=0.0, help="share of devices whose labels are wrong")
     parser.add_argument("--noise", type=float, default=0.0, choices=(0.0, 1.0, 4.0), help="device-level noise of the sums (z)")
+    parser.add_argument("--step", type=float, default=Recipe.learning_rate, help="step size of a device")
+    parser.add_argument("--sharpness", type=float, default=Recipe.sharpness, help="factor on cosines before the softmax")
+    parser.add_argument("--development", action="store_true", help="hold out other clips: for choosing, never for reporting")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that devices live in")
     parser.add_argument("--rank", type=int, default=Recipe.rank, help="directions that the head hears in")
     parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
     parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
-    parser.add_argument("--write", type=Path, help="with --table: a Markdown file for it, and a plot beside it")
+    parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
     return parser.parse_args(given)
 
 
@@ -61,15 +67,15 @@ def epsilon(text: str) -> float | None:
 
 def setting_of(asked: argparse.Namespace) -> Setting:
     """Return what the command line asks for."""
-    recipe = Recipe(rank=asked.rank)
-    return Setting(asked.rounds, asked.epsilon, asked.dropout, asked.lies, asked.noise, asked.seed, recipe)
+    recipe = Recipe(rank=asked.rank, learning_rate=asked.step, sharpness=asked.sharpness)
+    return Setting(asked.rounds, asked.epsilon, asked.dropout, asked.lies, asked.noise, asked.seed, recipe, asked.workers)
 
 
 def main(given: list[str] | None = None) -> int:
     """Simulate, and print what came of it."""
     asked = arguments(given)
     blas.use_one_thread()
-    task = make_task(load_sounds(asked.data, asked.cache), asked.rank)
+    task = make_task(load_sounds(asked.data, asked.cache, is_development=asked.development), asked.rank)
     if asked.table:
         print(make_table(task, setting_of(asked), asked.split, devices=tuple(asked.table_devices), write=asked.write))
         return 0
@@ -80,13 +86,17 @@ def main(given: list[str] | None = None) -> int:
 def simulate(task: Task, setting: Setting, devices: int, how: str) -> dict[str, object]:
     """Run one federation, the same without privacy, and a central training; return the last line's object."""
     clips, is_again = split(task, devices, how, np.random.default_rng(setting.seed))
-    base = task.recalls(None)
-    poor, every = poor_labels(base), list(task.schema.labels)
+    poor, every = poor_labels(task), list(task.schema.labels)
     outcome = federate(task, clips, setting)
-    no_dp = outcome if setting.epsilon is None else federate(task, clips, replace(setting, epsilon=None))
-    heads = {"": outcome.arrays, "_base": None, "_central": train_centrally(task, clips, setting), "_no_dp": no_dp.arrays}
+    heads = {
+        "": outcome.arrays,
+        "_base": None,
+        "_central": train_centrally(task, clips, setting),
+        "_no_dp": federate(task, clips, without_noise(setting)).arrays,
+        "_unclipped": federate(task, clips, unclipped(setting)).arrays,
+    }
     recalls = {name: task.recalls(arrays) for name, arrays in heads.items()}
-    strangers = {name: task.recalls(arrays, STRANGER) for name, arrays in heads.items()}
+    strangers = {name: task.recalls(arrays, STRANGER) for name, arrays in heads.items()} if STRANGER in task.sounds.part else {}
     print(describe(task, setting, outcome, is_again=is_again), file=sys.stderr)
     for label in every:
         told = (f"{name.strip('_') or 'federated'} {each[label][0]}/{each[label][1]}" for name, each in recalls.items())

@@ -26,12 +26,16 @@ from earmark_shared.errors import AudioError
 
 Floats = npt.NDArray[np.float32]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TRAINING, TEST, STRANGER = "training", "test", "stranger"
+TRAINING, TEST, STRANGER, PUBLIC, UNUSED = "training", "test", "stranger", "public", "unused"
 LEFT_OUT_SPEAKER = "theo"
-TEST_TAKES = range(5)
-"""Of every other speaker: the data set's own test split."""
-TRAINING_FOLDS, TEST_FOLD = ("2", "3"), "5"
-"""Of ESC-10; its fold 1 belongs to the development benchmark and is never read here."""
+TEST_TAKES, DEVELOPMENT_TAKES = range(5), range(5, 10)
+"""Of every other speaker: the data set's own test split, and what is held out of the rest while choosing."""
+FOLDS, TEST_FOLD, DEVELOPMENT_FOLD = ("2", "3", "5"), "5", "3"
+"""Of ESC-10; its fold 1 belongs to the development benchmark of retrieval and is never read here."""
+TEST_THIRD, DEVELOPMENT_THIRD = 0, 1
+"""Which third of the packages, by the CRC of the name, is held out."""
+PUBLIC_CATEGORY = "speech:en"
+"""Speech that everybody may hear, and no device holds: it says in which directions a head hears."""
 SEGMENTS_MOST = 8
 """Segments kept of a clip, evenly spaced."""
 
@@ -46,7 +50,9 @@ class Clip:
     owner: str
     """Whose it is: an uploader, a speaker, a package."""
     part: str
-    """TRAINING, TEST (another recording of the same kind of owner) or STRANGER (a speaker that no device has heard)."""
+    """TRAINING, TEST (held out), STRANGER (a speaker that no device has heard), PUBLIC (known to everybody) or UNUSED."""
+    is_development: bool = False
+    """Held out of training while a recipe is chosen; trains when it is reported."""
     is_spoken: bool = False
     """A digit of the spoken digits: owned by its speaker."""
 
@@ -76,14 +82,13 @@ def listed(folder: Path) -> Iterator[Clip]:
     """Yield the clips of a folder with `esc10/`, `fsdd/` and, where it is there, `corpus/`."""
     with (folder / "esc10" / "esc10.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["fold"] in (*TRAINING_FOLDS, TEST_FOLD):
-                yield Clip(
-                    folder / "esc10" / row["file"], row["label"], row["uploader"], TEST if row["fold"] == TEST_FOLD else TRAINING
-                )
+            if row["fold"] in FOLDS:
+                part, held_out = TEST if row["fold"] == TEST_FOLD else TRAINING, row["fold"] == DEVELOPMENT_FOLD
+                yield Clip(folder / "esc10" / row["file"], row["label"], row["uploader"], part, held_out)
     for path in sorted((folder / "fsdd" / "recordings").glob("*.wav")):
         digit, speaker, take = path.stem.split("_")
-        held_out = TEST if int(take) in TEST_TAKES else TRAINING
-        yield Clip(path, DIGITS[int(digit)], speaker, STRANGER if speaker == LEFT_OUT_SPEAKER else held_out, is_spoken=True)
+        part = STRANGER if speaker == LEFT_OUT_SPEAKER else TEST if int(take) in TEST_TAKES else TRAINING
+        yield Clip(path, DIGITS[int(digit)], speaker, part, int(take) in DEVELOPMENT_TAKES, is_spoken=True)
     if (folder / "corpus" / "corpus.csv").exists():
         yield from _corpus(folder / "corpus")
 
@@ -91,7 +96,7 @@ def listed(folder: Path) -> Iterator[Clip]:
 def _corpus(folder: Path) -> Iterator[Clip]:
     """Yield the well-labelled clips and, without a label, English speech; labels of one package alone can't be tested."""
     with (folder / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good" or row["category"] == "speech:en"]
+        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good" or row["category"] == PUBLIC_CATEGORY]
     packages = defaultdict(set)
     counts: dict[str, int] = defaultdict(int)
     for row in rows:
@@ -101,12 +106,16 @@ def _corpus(folder: Path) -> Iterator[Clip]:
         label = row["label"]
         is_used = row["label_quality"] == "good" and len(packages[label]) > 1 and counts[label] >= 5
         # A third of the packages are left out, chosen by their names: the same ones whatever else is in the folder.
-        is_test = is_used and crc32(row["package"].encode()) % 3 == 0
-        yield Clip(folder / row["file"], label if is_used else "", row["package"], TEST if is_test else TRAINING)
+        third = crc32(row["package"].encode()) % 3
+        part = PUBLIC if row["category"] == PUBLIC_CATEGORY else TEST if is_used and third == TEST_THIRD else TRAINING
+        yield Clip(folder / row["file"], label if is_used else "", row["package"], part, is_used and third == DEVELOPMENT_THIRD)
 
 
-def load_sounds(folder: Path, cache: Path) -> Sounds:
-    """Return what the shipped model makes of the folder's clips, from `cache` if it holds just that."""
+def load_sounds(folder: Path, cache: Path, *, is_development: bool = False) -> Sounds:
+    """Return what the shipped model makes of the folder's clips, from `cache` if it holds just that.
+
+    While a recipe is chosen (`is_development`), other clips are held out, and those that will be reported are not looked at.
+    """
     version, clips = Bundle.load(BASE_MODEL).version, list(listed(folder))
     names = np.array([clip.path.relative_to(folder).as_posix() for clip in clips])
     stored = _read(cache)
@@ -121,9 +130,17 @@ def load_sounds(folder: Path, cache: Path) -> Sounds:
         stored["starts"],
         np.array([clip.label for clip in kept]),
         np.array([clip.owner for clip in kept]),
-        np.array([clip.part for clip in kept]),
+        np.array([_part(clip, is_development=is_development) for clip in kept]),
         np.array([clip.is_spoken for clip in kept]),
     )
+
+
+def _part(clip: Clip, *, is_development: bool) -> str:
+    if not is_development or clip.part == PUBLIC:
+        return clip.part
+    if clip.part != TRAINING:
+        return UNUSED
+    return TEST if clip.is_development else TRAINING
 
 
 def _read(cache: Path) -> dict[str, npt.NDArray[Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from simulation.sound import DIGITS, TEST, TRAINING, Sounds
+from simulation.sound import DIGITS, PUBLIC, TEST, TRAINING, Sounds
 
 from earmark_client.describe import Model
 from earmark_client.learn.finetune import TrainingSet
@@ -14,6 +14,7 @@ from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.labeler import mean_direction, query_phrases
 from earmark_client.model.text import TextEncoder
+from earmark_shared.base_head import base_arrays
 from earmark_shared.head import Arrays, Floats, HeadSchema, correct, first_head, unit_rows
 
 Integers = npt.NDArray[np.int64]
@@ -70,46 +71,44 @@ def make_task(sounds: Sounds, rank: int) -> Task:
     labels = tuple(label for label in labels if (sounds.label[sounds.part == TRAINING] == label).any())
     places = {label: place for place, label in enumerate(labels)}
     vectors = label_vectors(labels)
-    schema = HeadSchema(sounds.encoder.shape[1], sounds.text.shape[1], rank, ("up", "bias"), labels)
+    schema = HeadSchema(sounds.encoder.shape[1], sounds.text.shape[1], rank, ("up",), labels)
     first = first_head(schema, b"simulation") | public_basis(sounds, rank)
     target = np.array([places.get(label, -1) for label in sounds.label.tolist()], dtype=np.int64)
     return Task(sounds, schema, first, vectors, target)
 
 
 def label_vectors(labels: tuple[str, ...]) -> Floats:
-    """Return `(labels, outputs)` unit text vectors: the model's own for words that it hears, the sentence model's for the digits.
+    """Return `(labels, outputs)` unit text vectors: the model's own for words that it hears; for the digits, how they differ.
 
     What a search compares with is the model's nearest classes; for "three" and "seven" those are the same (cosine 0.98), because the
-    model hears no digits. A schema that adds such labels has to bring vectors that can be told apart.
+    model hears no digits. A schema that adds such labels has to bring vectors that can be told apart: here the sentence model's,
+    less what all of them share.
     """
     model = Model(Bundle.load(BASE_MODEL))
     templates = [str(each) for each in model.bundle.section("calibration").get("templates", ["{}"])]
     sentences = TextEncoder(model.bundle)
-    vectors = [
-        mean_direction(sentences.encode(query_phrases(label, templates)))
-        if label in DIGITS
-        else model.labeler.query_vector(label)
-        for label in labels
-    ]
+    said = {label: mean_direction(sentences.encode(query_phrases(label, templates))) for label in labels if label in DIGITS}
+    shared = np.mean(list(said.values()), axis=0)
+    vectors = [said[label] - shared if label in said else model.labeler.query_vector(label) for label in labels]
     return unit_rows(np.stack(vectors))
 
 
 def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
-    """Return `down` and `shift`: the main axes of the sound that no device holds as a label, centred and of even spread.
-
-    Whoever starts a federation has public sound; here it is the clips without a label that is learned, and no spoken digit.
-    """
-    is_public = ~sounds.is_spoken & (sounds.part == TRAINING)
-    rows, _ = sounds.rows(np.flatnonzero(is_public))
+    """Return `down` and `shift`: the main axes of public speech, centred and of even spread; without any, those of the shipped head."""
+    if not (sounds.part == PUBLIC).any():
+        shipped = base_arrays()
+        return {"down": shipped["down"][:rank], "shift": shipped["shift"][:rank]}
+    rows, _ = sounds.rows(np.flatnonzero(sounds.part == PUBLIC))
     public = sounds.encoder[rows].astype(np.float64)
     mean = public.mean(axis=0)
     _, lengths, axes = np.linalg.svd(public - mean, full_matrices=False)
-    down = axes[:rank] / np.sqrt(lengths[:rank, None] / lengths[0])
+    down = axes[:rank] * lengths[0] / lengths[:rank, None]
     return {"down": down.astype(np.float32), "shift": (-down @ mean).astype(np.float32)}
 
 
-def poor_labels(base: dict[str, tuple[int, int]]) -> list[str]:
-    """Return the labels that the base model does poorly."""
+def poor_labels(task: Task) -> list[str]:
+    """Return the labels that the base model does poorly, by what devices may train on: held-out clips have no say in it."""
+    base = task.recalls(None, TRAINING)
     return [label for label, (right, count) in base.items() if right < POOR * count]
 
 

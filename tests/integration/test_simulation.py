@@ -34,7 +34,7 @@ def made_up(devices=6):
 
 
 def quick(**changes):
-    recipe = Recipe(rank=4, learning_rate=1.0, steps=2)
+    recipe = Recipe(rank=4, learning_rate=1.0, steps=2, expected_clips=32, sharpness=40.0)
     return Setting(**({"rounds": 2, "epsilon": 8.0, "recipe": recipe} | changes))
 
 
@@ -73,10 +73,10 @@ def test_what_was_spent_is_what_the_ledgers_were_charged_and_within_what_was_ask
     assert 7.5 < outcome.epsilon <= 8.0
 
 
-def test_silent_devices_do_not_stop_a_round():
+def test_silent_devices_do_not_stop_a_round_of_two_processes():
     task = made_up(26)
     clips, _ = split(task, 26, "uploader", np.random.default_rng(0))
-    outcome = federate(task, clips, quick(rounds=1, dropout=0.1, seed=2))
+    outcome = federate(task, clips, quick(rounds=1, dropout=0.1, seed=2, workers=2))
     assert outcome.outcomes == ("published",)
     assert 20 <= outcome.largest_shard <= 26
 

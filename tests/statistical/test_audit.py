@@ -25,7 +25,8 @@ RUNS = 4
 CLAIMS = [2.0, 8.0]
 RISK = 0.05 / (RUNS * 3 * 2)
 """Bonferroni over runs, claims (with the sampled one) and methods."""
-SCHEMA = HeadSchema(inputs=1, outputs=40, rank=49, trained=("up", "bias"), labels=("label",))
+SCHEMA = HeadSchema(inputs=1, outputs=40, rank=49, trained=("up", "bias"), labels=tuple(map(str, range(40))))
+"""As many labels as outputs: an update keeps every direction, so that each canary shows in one coordinate."""
 BOUND = 0.5
 
 
@@ -75,8 +76,8 @@ def attack(noise, seed, **sampling):
         encoder_outputs=places[:, None].astype("f4"),
         text=np.ones((clips, 40), "f4"),
         clips=np.arange(clips),
-        targets=np.ones((clips, 1), np.int8),
-        label_vectors=np.ones((1, 40), "f4"),
+        targets=np.ones((clips, 40), np.int8),
+        label_vectors=np.eye(40, dtype="f4"),
     )
     chosen = plan(noise, **sampling)
     trained = train(SCHEMA, first_head(SCHEMA, b""), data, chosen, paid=planned_event(chosen, clips), entropy=os.urandom)

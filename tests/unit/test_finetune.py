@@ -89,7 +89,24 @@ def test_every_coordinate_gets_noise():
 def test_a_step_in_which_no_clip_is_drawn_still_adds_noise(monkeypatch):
     monkeypatch.setattr(finetune, "poisson_sample", lambda *_: np.array([], dtype=np.int64))
     update = run(dataclasses.replace(PLAN, steps=1)).update
-    assert np.linalg.norm(update) == pytest.approx(0.5 * np.sqrt(SCHEMA.size) / 16, rel=0.3)
+    seen = len(SCHEMA.labels) / SCHEMA.outputs
+    assert np.linalg.norm(update) == pytest.approx(0.5 * np.sqrt(SCHEMA.size * seen) / 16, rel=0.3)
+
+
+def moved_out_of_sight(update):
+    labels = np.linalg.qr(training_set(SCHEMA).label_vectors.T.astype(np.float64))[0]
+    up = unflatten(SCHEMA, update, small_head(SCHEMA))["up"]
+    return np.linalg.norm(up - labels @ (labels.T @ up)) / np.linalg.norm(up)
+
+
+def test_noise_moves_text_vectors_only_where_a_label_can_see_it(monkeypatch):
+    assert moved_out_of_sight(run().update) < 1e-6
+    monkeypatch.setattr(finetune, "label_span", lambda _: None)
+    assert moved_out_of_sight(run().update) > 0.3
+
+
+def test_many_labels_see_everything():
+    assert finetune.label_span(np.eye(6, 4, dtype=np.float32)) is None
 
 
 def test_a_clip_that_gives_no_number_changes_nothing_and_stops_nothing():

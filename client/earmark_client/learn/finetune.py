@@ -5,8 +5,8 @@ once. Opacus gives the gradient of every clip; drawing, clipping, summing and no
 a cryptographic stream. Nothing here calls torch's or numpy's generators.
 
 A step: draw clips with probability q, sum their clipped gradients, add noise, divide by the *expected* number of clips (how many
-were drawn is private), take a gradient step plus a pull back to where the round began. Step size, momentum and pull only reshape
-what is private already.
+were drawn is private), keep what moves text vectors within the span of the label set, take a gradient step plus a pull back to
+where the round began. Span, step size, momentum and pull are public and only reshape what is private already.
 
     paid = planned_event(plan, data.clip_count)              # what the ledger reserves before a gradient exists
     trained = train(schema, arrays, data, plan, paid=paid, entropy=os.urandom)
@@ -119,7 +119,7 @@ def train(
     check_training_set(schema, data)
     from earmark_client.learn.correction import ClipGradients
 
-    start = flatten(schema, arrays).astype(np.float64)
+    start, span = flatten(schema, arrays).astype(np.float64), label_span(data.label_vectors)
     weights, speed = start.copy(), np.zeros_like(start)
     with _one_thread():
         gradients = ClipGradients(schema, arrays, data.label_vectors, plan.sharpness)
@@ -127,7 +127,7 @@ def train(
         for _ in range(plan.steps):
             drawn = poisson_sample(data.clip_count, paid.sampling_probability, entropy)
             step = private_gradient(gradients, weights, batches, drawn, plan=plan, entropy=entropy)
-            speed = plan.momentum * speed + step + plan.proximal * (weights - start)
+            speed = plan.momentum * speed + within(schema, span, step) + plan.proximal * (weights - start)
             weights = weights - plan.learning_rate * speed
     update = (weights - start).astype(np.float32)
     unflatten(schema, (start + update).astype(np.float32), arrays)
@@ -148,6 +148,33 @@ def private_gradient(
     for part in batches.of(drawn):
         total += grid_sum(gradients.of(weights, part), plan.clipping_bound)
     return add_grid_noise(total, plan.clipping_bound, plan.noise_multiplier, entropy) / plan.expected_clips
+
+
+def label_span(label_vectors: Floats) -> Doubles | None:
+    """Return an orthonormal basis `(outputs, k)` of what `(labels, outputs)` vectors span, or None when that may be everything.
+
+    Where few labels are shared most noise would go elsewhere: no label sees it, but it makes text vectors longer, so that all that
+    they said before counts less.
+    """
+    labels, outputs = label_vectors.shape
+    if labels >= outputs:
+        return None
+    _, lengths, axes = np.linalg.svd(label_vectors.astype(np.float64), full_matrices=False)
+    return np.asarray(axes[lengths > 1e-6 * lengths[0]].T, dtype=np.float64)
+
+
+def within(schema: HeadSchema, span: Doubles | None, step: Doubles) -> Doubles:
+    """Return `step` `(d,)` without what moves text vectors out of `span`; how the head hears is left as it is."""
+    if span is None:
+        return step
+    kept, at = step.copy(), 0
+    for name in schema.trained:
+        count = int(np.prod(schema.shapes[name]))
+        if name in ("up", "bias"):
+            part = step[at : at + count].reshape(schema.outputs, -1)
+            kept[at : at + count] = (span @ (span.T @ part)).reshape(-1)
+        at += count
+    return kept
 
 
 def check_training_set(schema: HeadSchema, data: TrainingSet) -> None:
