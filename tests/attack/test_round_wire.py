@@ -172,17 +172,17 @@ def test_another_devices_message_is_not_taken_for_ones_own(tmp_path, phase):
 def test_a_device_answers_a_replayed_server_message_with_nothing_but_an_abort(tmp_path):
     small = Small(tmp_path / "rounds", 6)
     network = small.network()
-    inbound, deliver = [], network.deliver
+    inbound, ask = [], network.ask
 
-    def remember(device_id, packed, kind):
-        inbound.append((device_id, packed, kind))
-        return deliver(device_id, packed, kind)
+    def remember(letters):
+        inbound.extend(letters)
+        return ask(letters)
 
-    network.deliver = remember
+    network.ask = remember
     network.run(small.coordinator)
-    for device_id, packed, kind in list(inbound):
-        answers = deliver(device_id, packed, kind)
-        assert [type(answer) for answer in answers] == [Abort]
+    assert len(inbound) == 5 * len(small.devices)
+    for _, kind, packed in ask(list(inbound)):
+        assert [type(each) for each in envelope.unpack(packed, (envelope.ANSWERS[kind], Abort))] == [Abort]
     assert all(len(ledger.reserved) == len(ledger.committed) + len(ledger.released) for ledger in small.ledgers.values())
     assert all(len(ledger.committed) == 1 for ledger in small.ledgers.values())
 
