@@ -56,8 +56,7 @@ def in_row(setting: Setting, row: str) -> Setting:
 def markdown(cells: Table, devices: tuple[int, ...]) -> list[str]:
     """Return the lines of a table, a row for each epsilon."""
     rows = [("epsilon", *(f"{count} devices" for count in devices)), ("---",) * (len(devices) + 1)]
-    for row in ROWS:
-        rows.append((row, *(f"{cells[row, count][-1]:.3f}" if (row, count) in cells else "" for count in devices)))
+    rows += [(row, *(f"{cells[row, count][-1]:.3f}" if (row, count) in cells else "" for count in devices)) for row in ROWS]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
