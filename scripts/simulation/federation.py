@@ -53,8 +53,10 @@ class Recipe:
     expected_clips: int = CLIPS
     """Every clip in every step: what a clip adds to the sum grows as fast as the noise that more steps ask for."""
     steps: int = 1
-    learning_rate: float = 15.0
-    sharpness: float = 6.0
+    learning_rate: float = 1.25
+    sharpness: float = 20.0
+    rate: float = 3.0
+    """How far the head moves along the mean update; devices step so much less far that `longest` does not cut them."""
     longest: float = 10.0
     """`clip_c`: the longest update that a device may send."""
 
@@ -137,7 +139,7 @@ def without_noise(setting: Setting) -> Setting:
 
 def unclipped(setting: Setting) -> Setting:
     """Return a federation without any of privacy's parts, with the steps that suit it, chosen like the recipe."""
-    recipe = replace(setting.recipe, steps=4, learning_rate=0.3, sharpness=40.0)
+    recipe = replace(setting.recipe, steps=4, learning_rate=0.1, sharpness=40.0)
     return replace(setting, epsilon=None, clips_gradients=False, recipe=recipe)
 
 
@@ -146,7 +148,9 @@ def federate(task: Task, clips: list[Integers], setting: Setting) -> Outcome:
     rng = random.Random(setting.seed)
     authorities, plan = Authorities(), training_plan(setting)
     is_lab = len(clips) < SHARD_LEAST
-    profile = Profile(clip_c=setting.recipe.longest, log2_scale_c=16, z=setting.z, n_max=SHARD_MOST, is_lab=is_lab)
+    profile = Profile(
+        clip_c=setting.recipe.longest, log2_scale_c=16, rate=setting.recipe.rate, z=setting.z, n_max=SHARD_MOST, is_lab=is_lab
+    )
     first = Model(0, task.schema, task.first)
     ledgers = [Memory() for _ in clips]
     with tempfile.TemporaryDirectory() as folder:

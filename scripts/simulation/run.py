@@ -26,9 +26,12 @@ from simulation.table import DEVICES, make_table
 from simulation.task import Task, accuracy, make_task, poor_labels, split
 
 from earmark_client import blas
+from earmark_shared.head import Arrays
 
 SPLITS = ("uploader", "speaker", "dirichlet")
 CACHE = Path(".cache/simulation.npz")
+HEADS = ("", "_base", "_central", "_no_dp", "_unclipped")
+"""Endings of the keys: the federation's own head, and what it is compared with."""
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +52,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that devices live in")
     parser.add_argument("--rank", type=int, default=Recipe.rank, help="directions that the head hears in")
     parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
+    parser.add_argument("--alone", action="store_true", help="only this federation: nothing to compare with, those keys are null")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
     parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
     parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
@@ -79,38 +83,42 @@ def main(given: list[str] | None = None) -> int:
     if asked.table:
         print(make_table(task, setting_of(asked), asked.split, devices=tuple(asked.table_devices), write=asked.write))
         return 0
-    print(json.dumps(simulate(task, setting_of(asked), asked.devices, asked.split)))
+    print(json.dumps(simulate(task, setting_of(asked), asked.devices, asked.split, is_alone=asked.alone)))
     return 0
 
 
-def simulate(task: Task, setting: Setting, devices: int, how: str) -> dict[str, object]:
-    """Run one federation, the same without privacy, and a central training; return the last line's object."""
+def simulate(task: Task, setting: Setting, devices: int, how: str, *, is_alone: bool = False) -> dict[str, object]:
+    """Run one federation and what it is compared with; return the last line's object."""
     clips, is_again = split(task, devices, how, np.random.default_rng(setting.seed))
-    poor, every = poor_labels(task), list(task.schema.labels)
     outcome = federate(task, clips, setting)
-    heads = {
-        "": outcome.arrays,
-        "_base": None,
-        "_central": train_centrally(task, clips, setting),
-        "_no_dp": federate(task, clips, without_noise(setting)).arrays,
-        "_unclipped": federate(task, clips, unclipped(setting)).arrays,
-    }
-    recalls = {name: task.recalls(arrays) for name, arrays in heads.items()}
-    strangers = {name: task.recalls(arrays, STRANGER) for name, arrays in heads.items()} if STRANGER in task.sounds.part else {}
+    heads: dict[str, Arrays | None] = {"": outcome.arrays, "_base": None}
+    if not is_alone:
+        heads["_central"] = train_centrally(task, clips, setting)
+        heads["_no_dp"] = federate(task, clips, without_noise(setting)).arrays
+        heads["_unclipped"] = federate(task, clips, unclipped(setting)).arrays
     print(describe(task, setting, outcome, is_again=is_again), file=sys.stderr)
-    for label in every:
-        told = (f"{name.strip('_') or 'federated'} {each[label][0]}/{each[label][1]}" for name, each in recalls.items())
-        print(f"  {label}{' (poor)' if label in poor else ''}: {', '.join(told)}", file=sys.stderr)
-    spent = None if setting.epsilon is None else round(outcome.epsilon, 3)
     return {
-        **{f"accuracy{name}": round(accuracy(each, poor), 4) for name, each in recalls.items()},
-        **{f"all_labels{name}": round(accuracy(each, every), 4) for name, each in recalls.items()},
-        **{f"new_speaker{name}": round(accuracy(each, every), 4) for name, each in strangers.items()},
+        **judged(task, heads),
         "seconds": round(outcome.seconds, 1),
         "cpu_seconds": round(outcome.cpu_s, 1),
         "rounds": setting.rounds,
         "devices": devices,
-        "epsilon": spent,
+        "epsilon": None if setting.epsilon is None else round(outcome.epsilon, 3),
+    }
+
+
+def judged(task: Task, heads: dict[str, Arrays | None]) -> dict[str, float | None]:
+    """Return each head's accuracy on labels done poorly, on all, and on the speaker that no device has heard; tell people more."""
+    poor, every = poor_labels(task), list(task.schema.labels)
+    recalls = {name: task.recalls(arrays) for name, arrays in heads.items()}
+    strangers = {name: task.recalls(arrays, STRANGER) for name, arrays in heads.items()} if STRANGER in task.sounds.part else {}
+    for label in every:
+        told = (f"{name.strip('_') or 'federated'} {each[label][0]}/{each[label][1]}" for name, each in recalls.items())
+        print(f"  {label}{' (poor)' if label in poor else ''}: {', '.join(told)}", file=sys.stderr)
+    return {
+        **{f"accuracy{name}": round(accuracy(recalls[name], poor), 4) if name in recalls else None for name in HEADS},
+        **{f"all_labels{name}": round(accuracy(each, every), 4) for name, each in recalls.items()},
+        **{f"new_speaker{name}": round(accuracy(each, every), 4) for name, each in strangers.items()},
     }
 
 

@@ -34,7 +34,7 @@ def made_up(devices=6):
 
 
 def quick(**changes):
-    recipe = Recipe(rank=4, learning_rate=1.0, steps=2, expected_clips=32, sharpness=40.0)
+    recipe = Recipe(rank=4, learning_rate=1.0, steps=2, expected_clips=32, sharpness=40.0, rate=1.0)
     return Setting(**({"rounds": 2, "epsilon": 8.0, "recipe": recipe} | changes))
 
 
