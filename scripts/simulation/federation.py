@@ -25,7 +25,7 @@ from earmark_server.checkpoint import STATE, Checkpoint, Model
 from earmark_server.coordinator import Coordinator, Judge, Profile, no_gate, publish_nowhere
 from earmark_shared.head import Floats, flatten, unflatten
 from earmark_shared.privacy.accountant import SampledGaussian, record_epsilon
-from earmark_shared.round import SHARD_LEAST, Floors, Phase
+from earmark_shared.round import COHORT_LEAST, LAB_COHORT_LEAST, SHARD_LEAST, Floors, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,29 +145,53 @@ def unclipped(setting: Setting) -> Setting:
 
 def federate(task: Task, clips: list[Integers], setting: Setting) -> Outcome:
     """Run a whole federation and return the head it ends with."""
-    rng = random.Random(setting.seed)
-    authorities, plan = Authorities(), training_plan(setting)
-    is_lab = len(clips) < SHARD_LEAST
-    profile = Profile(
-        clip_c=setting.recipe.longest, log2_scale_c=16, rate=setting.recipe.rate, z=setting.z, n_max=SHARD_MOST, is_lab=is_lab
-    )
-    first = Model(0, task.schema, task.first)
+    rng, authorities = random.Random(setting.seed), Authorities()
     ledgers = [Memory() for _ in clips]
     with tempfile.TemporaryDirectory() as folder:
-        judge, checkpoint = Judge(no_gate, publish_nowhere), Checkpoint(Path(folder) / "rounds")
-        coordinator = Coordinator(checkpoint, first, profile, authorities.office(), judge)
-        held = _Newest(task, Path(folder) / "rounds")
-        devices = {}
-        for own, ledger in zip(clips, ledgers, strict=True):
-            data = _lied(task.training_set(own), rng) if rng.random() < setting.lies else task.training_set(own)
-            floors = Floors(lab=is_lab, z=setting.z)
-            alias, device = authorities.device(floors, held.model, lambda _plan, data=data: held.trainer(data, plan), ledger)
-            devices[alias] = device
+        coordinator = open_coordinator(task, len(clips), setting, authorities, Path(folder) / "rounds")
+        devices = enrol(task, clips, setting, authorities, Path(folder) / "rounds", ledgers)
         with one_verification():
             if setting.workers == 1:
                 return _run(coordinator, Network(devices), setting, rng, lambda: ([each.committed for each in ledgers], 0.0))
             with Crew(devices, ledgers, setting.workers) as crew:
                 return _run(coordinator, CrewNetwork(devices, crew=crew), setting, rng, crew.committed)
+
+
+def floors_of(devices: int, setting: Setting) -> Floors:
+    """Return what devices and server insist on; too few devices for a shard are a lab, which says so in the product."""
+    least = COHORT_LEAST if devices >= COHORT_LEAST else LAB_COHORT_LEAST
+    return Floors(n_min=least, lab=devices < SHARD_LEAST, z=setting.z)
+
+
+def open_coordinator(task: Task, devices: int, setting: Setting, authorities: Authorities, folder: Path) -> Coordinator:
+    """Return the product's coordinator, with `folder` as its checkpoint."""
+    recipe = setting.recipe
+    floors = floors_of(devices, setting)
+    profile = Profile(
+        clip_c=recipe.longest,
+        log2_scale_c=16,
+        rate=recipe.rate,
+        z=setting.z,
+        n_min=floors.n_min,
+        n_max=SHARD_MOST,
+        is_lab=floors.lab,
+    )
+    judge, first = Judge(no_gate, publish_nowhere), Model(0, task.schema, task.first)
+    return Coordinator(Checkpoint(folder), first, profile, authorities.office(), judge)
+
+
+def enrol(
+    task: Task, clips: list[Integers], setting: Setting, authorities: Authorities, folder: Path, ledgers: list[Memory]
+) -> dict[bytes, Participant]:
+    """Return the product's participants by pseudonym; each trains on its clips, from the newest head in the coordinator's `folder`."""
+    rng, plan, held = random.Random(setting.seed), training_plan(setting), _Newest(task, folder)
+    floors = floors_of(len(clips), setting)
+    devices = {}
+    for own, ledger in zip(clips, ledgers, strict=True):
+        data = _lied(task.training_set(own), rng) if rng.random() < setting.lies else task.training_set(own)
+        alias, device = authorities.device(floors, held.model, lambda _plan, data=data: held.trainer(data, plan), ledger)
+        devices[alias] = device
+    return devices
 
 
 def _run(coordinator: Coordinator, network: Network, setting: Setting, rng: random.Random, books: Callable[[], Books]) -> Outcome:

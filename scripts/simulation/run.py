@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -53,6 +54,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=Recipe.rank, help="directions that the head hears in")
     parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
     parser.add_argument("--alone", action="store_true", help="only this federation: nothing to compare with, those keys are null")
+    parser.add_argument("--engine", choices=("earmark", "ray"), default="earmark", help="ray: Flower's, for a few devices")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
     parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
     parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
@@ -79,6 +81,9 @@ def main(given: list[str] | None = None) -> int:
     """Simulate, and print what came of it."""
     asked = arguments(given)
     blas.use_one_thread()
+    if asked.engine == "ray":
+        print(json.dumps(simulate_on_ray(asked)))
+        return 0
     task = make_task(load_sounds(asked.data, asked.cache, is_development=asked.development), asked.rank)
     if asked.table:
         print(make_table(task, setting_of(asked), asked.split, devices=tuple(asked.table_devices), write=asked.write))
@@ -105,6 +110,17 @@ def simulate(task: Task, setting: Setting, devices: int, how: str, *, is_alone: 
         "devices": devices,
         "epsilon": None if setting.epsilon is None else round(outcome.epsilon, 3),
     }
+
+
+def simulate_on_ray(asked: argparse.Namespace) -> dict[str, object]:
+    """Run one federation under Flower's engine, with nothing to compare it with but the base model."""
+    from simulation.on_ray import federate_on_ray
+
+    begun_s = time.monotonic()
+    task, arrays, outcomes = federate_on_ray(asked.data, asked.cache, asked.devices, asked.split, setting_of(asked))
+    seconds = round(time.monotonic() - begun_s, 1)
+    told = {"seconds": seconds, "rounds": asked.rounds, "devices": asked.devices, "published": outcomes.count("published")}
+    return {**judged(task, {"": arrays, "_base": None}), **told}
 
 
 def judged(task: Task, heads: dict[str, Arrays | None]) -> dict[str, float | None]:
