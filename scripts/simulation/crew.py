@@ -47,7 +47,7 @@ class Crew:
         for worker in range(workers):
             here, there = context.Pipe()
             own = {name: devices[name] for name in names[worker::workers]}
-            process = context.Process(target=_work, args=(there, own, ledgers[worker::workers]), daemon=True)
+            process = context.Process(target=_work, args=(there, own, ledgers[worker::workers], [*self.pipes, here]), daemon=True)
             process.start()
             there.close()
             self.pipes.append(here)
@@ -111,8 +111,10 @@ def _receive(pipe: Connection) -> Any:  # noqa: ANN401  what a worker sent
     return pipe.recv()
 
 
-def _work(pipe: Connection, devices: dict[bytes, Participant], ledgers: list[Memory]) -> None:
-    """Answer batches of letters until told to go; an empty list ends each batch's answers."""
+def _work(pipe: Connection, devices: dict[bytes, Participant], ledgers: list[Memory], inherited: list[Connection]) -> None:
+    """Answer batches of letters until told to go, or until the server's process is gone; an empty list ends each batch's answers."""
+    for other in inherited:
+        other.close()
     while True:
         try:
             asked = pipe.recv()

@@ -74,9 +74,11 @@ def plot(cells: Table, devices: tuple[int, ...], path: Path) -> bool:
         by_round.plot(range(1, len(cells[row, most]) + 1), cells[row, most], label=_name(row))
         by_devices.plot(devices, [cells[row, count][-1] for count in devices], marker="o", label=_name(row))
     by_round.set(xlabel=f"round, {most} devices")
-    by_devices.set(xlabel="devices", xscale="log", xticks=devices, xticklabels=list(map(str, devices)))
+    by_devices.set(xlabel="devices", xscale="log")
+    by_devices.set_xticks(devices, map(str, devices))
     for axes in (by_epsilon, by_round, by_devices):
         axes.legend(fontsize=7)
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     figure.savefig(path, dpi=90, bbox_inches="tight")
     return True
 
@@ -87,6 +89,7 @@ def _draw_epsilon(axes: Axes, cells: Table, devices: tuple[int, ...]) -> None:
         line.set_label(f"{count} devices")
         axes.axhline(cells[ROWS[1], count][-1], linestyle=":", linewidth=0.8, color=line.get_color())
     axes.set(xscale="log", xlabel="epsilon of a clip, all rounds (dotted: no noise)", ylabel="accuracy on poor labels")
+    axes.set_xticks([float(row) for row in PRIVATE], PRIVATE)
 
 
 def _name(row: str) -> str:
