@@ -56,10 +56,12 @@ sys.exit(main(["participate"]))
 
 
 def eventually(fact, seconds, what):
-    """Wait until `fact()` is true, and return it."""
-    until_s = time.monotonic() + seconds
+    """Wait until `fact()` is true, and return it. Time in which this process was suspended doesn't count."""
+    left_s, looked_s = seconds, time.monotonic()
     while not (found := fact()):
-        if time.monotonic() > until_s:
+        now_s = time.monotonic()
+        left_s, looked_s = left_s - min(now_s - looked_s, 1.0), now_s
+        if left_s <= 0:
             raise TimeoutError(f"{what} did not come in {seconds:g} s")
         time.sleep(LOOK_S)
     return found
