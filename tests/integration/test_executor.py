@@ -1,6 +1,7 @@
 """The executor: only the installed app runs, and only for the bundle that is listed; what it needs of flwr is there."""
 
 import hashlib
+import inspect
 import os
 import time
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 from scripts.in_process import NOW_S
 
@@ -31,6 +33,7 @@ from earmark_client.federation import flower as flower_module
 from earmark_client.federation.executor import AnswerLostError, Executor, Runtime
 from earmark_client.federation.flower import KEY, answer_record, make_app
 from earmark_client.federation.participant import Participant
+from earmark_client.federation.supervisor import Node
 from earmark_server.authority import create_authority
 from earmark_server.settings import ServerSettings
 from earmark_shared.bundle import bundle, bundle_sha256
@@ -126,7 +129,7 @@ def test_a_node_that_is_not_there_is_a_network_error():
         Executor(Runtime("127.0.0.1:9", b"s"), Counting()).step()
 
 
-class Node(RuntimeHttpClient):
+class Announcing(RuntimeHttpClient):
     """A node that announces a message; an orphan's contents never come, since the server died while it sent them."""
 
     def __init__(self, tree):
@@ -164,7 +167,7 @@ class Nodes:
         self._trees, self._claimed = trees, 0
 
     def client(self, token=None):
-        return self if token is None else Node(self._trees[int(token) - 1])
+        return self if token is None else Announcing(self._trees[int(token) - 1])
 
     def AcquireTask(self, request):
         self._claimed += 1
@@ -188,10 +191,12 @@ def a_message(monkeypatch):
         return get_object_tree(sent), pushed
 
 
-def test_a_message_that_never_comes_gives_way_to_the_next(a_message):
+def test_a_message_that_comes_is_answered(a_message):
     tree, pushed = a_message
     app = Counting()
-    assert Executor(Nodes(ORPHAN, ORPHAN, tree), app).step()
+    executor = Executor(Nodes(tree), app)
+    assert executor.step()
+    assert not executor.step()
     assert app.calls == len(pushed) == 1
 
 
@@ -201,6 +206,35 @@ def test_a_message_that_never_comes_is_not_waited_for_long(a_message, monkeypatc
     with pytest.raises(AnswerLostError):
         Executor(Nodes(ORPHAN), app).step()
     assert app.calls == 0
+
+
+def test_a_message_that_the_node_gave_up_is_waited_for_no_longer(a_message):
+    app, looks = Counting(), iter([False, False, True])
+    with pytest.raises(AnswerLostError):
+        Executor(Nodes(ORPHAN), app, is_given_up=lambda: next(looks)).step()
+    assert app.calls == 0
+
+
+def test_no_answer_is_left_with_a_node_that_dropped_its_message(a_message):
+    """It would be sent in the place of the answer to the next message."""
+    tree, pushed = a_message
+    app = Counting()
+    with pytest.raises(AnswerLostError):
+        Executor(Nodes(tree), app, is_given_up=lambda: app.calls == 1).step()
+    assert app.calls == 1
+    assert not pushed
+
+
+def test_a_node_that_dropped_a_message_is_known_by_its_log(tmp_path):
+    log = tmp_path / "supernode.log"
+    log.write_text("Ignoring reply message a1.\nRun ID 1 is not in `RUNNING` status. Ignoring mess")
+    node = Node(None, log)
+    assert not node.is_given_up()
+    with log.open("a") as more:
+        more.write("age b2.\nSent successfully\n")
+    assert node.is_given_up()
+    assert node.is_given_up()
+    assert "Ignoring message %s." in inspect.getsource(start_client_internal._pull_and_store_message)
 
 
 def test_the_private_modules_still_have_what_the_executor_uses():

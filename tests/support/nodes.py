@@ -50,8 +50,8 @@ class NodeDevice:
         """Do what the SuperNode is given, until `is_stopped`; a node that ends is started again."""
         while not is_stopped():
             with running_node(self.membership, superlink) as (runtime, node):
-                executor = Executor(runtime, make_app(self.participant, clock=time.time))
-                while node.poll() is None and not is_stopped():
+                executor = Executor(runtime, make_app(self.participant, clock=time.time), is_given_up=node.is_given_up)
+                while node.poll() is None and not node.is_given_up() and not is_stopped():
                     try:
                         had_task = executor.step()
                     except AnswerLostError:

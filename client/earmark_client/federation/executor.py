@@ -7,14 +7,14 @@ this executor claims its tasks over the Runtime API on loopback, compares the bu
 Private modules of flwr used here, hence the exact pin; a test exercises each: `flwr.supercore.runtime` (the Runtime API's client),
 `flwr.supernode.runtime.run_clientapp` (a task's output), `flwr.supercore.heartbeat`, `flwr.supercore.inflatable` (a task's input),
 `flwr.supercore.task_identity`, `flwr.supercore.interceptors`. Flower's own `pull_task_input` waits two hours for contents that may never
-come, as when a server dies while it sends them: here the next task takes over, or the node is started anew after `INPUT_S`.
+come, as when a server dies while it sends them: here the node is started anew after `INPUT_S`, or when it says that it gave up.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -89,9 +89,19 @@ class AnswerLostError(NetworkError):
 class Executor:
     """One device's tasks, one after the other."""
 
-    def __init__(self, runtime: Runtime, app: ClientApp, *, allowed: Collection[str] | None = None) -> None:
-        """Run `app` for bundles whose SHA-256 (hexadecimal) is in `allowed`; by default only this version's own."""
-        self._runtime, self._app = runtime, app
+    def __init__(
+        self,
+        runtime: Runtime,
+        app: ClientApp,
+        *,
+        allowed: Collection[str] | None = None,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Run `app` for bundles whose SHA-256 (hexadecimal) is in `allowed`; by default only this version's own.
+
+        `is_given_up` says whether the node dropped a message that it had announced.
+        """
+        self._runtime, self._app, self._is_given_up = runtime, app, is_given_up
         self._allowed = frozenset(allowed if allowed is not None else (bundle_sha256(),))
 
     def step(self) -> bool:
@@ -102,34 +112,32 @@ class Executor:
             AnswerLostError: it does not give the message, or did not take the answer and would wait for it for ever: it must be
                 started anew.
         """
-        token = self._claim()
+        with _translated(NetworkError), _closing(self._runtime.client()) as client:
+            token = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK])).token
         if not token:
             return False
-        while token:
-            token = self._work(token)
-        return True
-
-    def _claim(self) -> str:
-        """Return the token of a task that nobody works on, or nothing."""
-        with _translated(NetworkError), _closing(self._runtime.client()) as client:
-            return str(client.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK])).token)
-
-    def _work(self, token: str) -> str:
-        """Do a task; return nothing, or the token of the next one if this one's message will never come."""
         with _translated(AnswerLostError), _closing(self._runtime.client(token)) as client, _beating(client):
             task = Task.announced(client)
-            until_s = time.monotonic() + INPUT_S
-            while (message := task.message(client)) is None:
-                if newer := self._claim():  # the node begins another only when it has given this one up: the run is over
-                    return newer
-                if time.monotonic() > until_s:
-                    raise AnswerLostError("the node beside this device announced a message that it doesn't have")
-                time.sleep(POLL_S)
-            reply = self.reply(message, task.context, task.bundle)
+            reply = self.reply(self._message(client, task), task.context, task.bundle)
+            self._check_wanted()
             task.context.state = RecordDict()
             push_message(client, reply, task.context)
             push_task_output(client, task.context, SubStatus.COMPLETED, "")
-        return ""
+        return True
+
+    def _message(self, client: RuntimeHttpClient, task: Task) -> Message:
+        until_s = time.monotonic() + INPUT_S
+        while (message := task.message(client)) is None:
+            self._check_wanted()
+            if time.monotonic() > until_s:
+                raise AnswerLostError("the node beside this device announced a message that it doesn't have")
+            time.sleep(POLL_S)
+        return message
+
+    def _check_wanted(self) -> None:
+        """Raise AnswerLostError if the node dropped the message: it would take the answer for that to the next one."""
+        if self._is_given_up():
+            raise AnswerLostError("the node beside this device has dropped a message")
 
     def reply(self, message: Message, context: Context, fab: Fab) -> Message:
         """Return what the installed app answers, or an error that says nothing but its kind."""

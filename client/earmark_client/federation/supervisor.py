@@ -71,7 +71,7 @@ def take_part(
             began_s = time.monotonic()
             _take_back_place(home.database, membership, superlink)
             with running_node(membership, superlink) as (runtime, node):
-                work(participant, _executor(runtime, participant), node, is_stopped=is_stopped, tell=tell)
+                work(participant, _executor(runtime, participant, node), node, is_stopped=is_stopped, tell=tell)
             if is_stopped():
                 return
             failures = 0 if time.monotonic() - began_s > STEADY_S else failures
@@ -84,16 +84,16 @@ def take_part(
 def work(
     participant: Participant,
     executor: Executor,
-    node: subprocess.Popen[bytes],
+    node: Node,
     *,
     is_stopped: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> None:
-    """Do what the SuperNode is given, until it ends, waits for an answer that was lost, or we are to stop."""
+    """Do what the SuperNode is given, until it ends, has lost a message or an answer, or we are to stop."""
     from earmark_client.federation.executor import AnswerLostError
 
     os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread alone: heartbeats and the node go on as they are
-    while node.poll() is None and not is_stopped():
+    while node.poll() is None and not node.is_given_up() and not is_stopped():
         try:
             had_task = executor.step()
         except AnswerLostError:
@@ -107,8 +107,41 @@ def work(
             time.sleep(POLL_S)
 
 
+class Node:
+    """A running SuperNode, and what its log says of it.
+
+    A run that ends while the node fetches a message leaves the node with a task, and perhaps with an answer, that belong to nothing. It
+    would send that answer in the place of the next one, and each answer one message too late from then on: so it is started anew.
+    """
+
+    GIVEN_UP = b"Ignoring message"
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Read `log` from its beginning."""
+        self._process, self._log, self._read = process, log, 0
+        self._is_given_up = False
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, when `poll` noticed that it has."""
+        return self._process.returncode
+
+    def poll(self) -> int | None:
+        """Return None as long as it runs, then how it ended."""
+        return self._process.poll()
+
+    def is_given_up(self) -> bool:
+        """Whether it dropped a message that it had announced."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        self._read += new.rfind(b"\n") + 1
+        self._is_given_up |= self.GIVEN_UP in new
+        return self._is_given_up
+
+
 @contextmanager
-def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[Runtime, subprocess.Popen[bytes]]]:
+def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[Runtime, Node]]:
     """Run a SuperNode for the block: TLS to the SuperLink, the device's node key, and nothing that it could execute."""
     from earmark_client.federation.executor import Runtime
 
@@ -130,7 +163,7 @@ def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[R
         environment = child_environment(FLWR_HOME=str(folder))
         node = start_child(command, environment=environment, folder=folder, log=folder / "supernode.log", keep=(key,))
         try:
-            yield runtime, node
+            yield runtime, Node(node, folder / "supernode.log")
         finally:
             stop_child(node)
 
@@ -154,11 +187,11 @@ def _take_back_place(database: Database, membership: Membership, superlink: Addr
             database.set_federation_value(NODE_NUMBER, str(number).encode())
 
 
-def _executor(runtime: Runtime, participant: Participant) -> Executor:
+def _executor(runtime: Runtime, participant: Participant, node: Node) -> Executor:
     from earmark_client.federation.executor import Executor
     from earmark_client.federation.flower import make_app
 
-    return Executor(runtime, make_app(participant, clock=time.time))
+    return Executor(runtime, make_app(participant, clock=time.time), is_given_up=node.is_given_up)
 
 
 def _free_port() -> int:
