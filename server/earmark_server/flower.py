@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from earmark_server.round_run import RoundRun
     from earmark_shared.shapes import Message as RoundMessage
 
-KEY = "sa1"
+KEY, ENDED = "sa1", "finished"
 POLL_S = 1.0
 GATHER_S, SETTLE_S = 120.0, 15.0
 """How long a run waits for as many nodes as a cohort needs; and, once those are there, for the rest: nobody new in so long."""
@@ -190,9 +190,11 @@ class Control:
             raise NetworkError("the SuperLink does not start the run")
         return int(answer.run_id)
 
-    def stop_run(self, run_id: int) -> None:
-        """End a run whose process is gone; the SuperLink itself would notice a minute later."""
-        self._client.StopRun(StopRunRequest(run_id=run_id))
+    def stop_runs(self) -> None:
+        """End every run that is under way, for when none has a process; the SuperLink itself would notice a minute later."""
+        for run_id, run in self._client.ListRuns(ListRunsRequest()).run_dict.items():
+            if run.status.status != ENDED:
+                self._client.StopRun(StopRunRequest(run_id=run_id))
 
     def run_status(self, run_id: int) -> str:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""

@@ -172,8 +172,8 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
 class _Run:
     """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once.
 
-    A run whose process is gone is ended at the SuperLink, too: it may have announced messages whose contents will never come, and
-    nodes ask for those as long as the run seems to go on.
+    Before one is started, those whose process is gone are ended at the SuperLink, too: they may have announced messages whose contents
+    will never come, and nodes ask for those as long as the run seems to go on.
     """
 
     lock: FileLock
@@ -181,16 +181,14 @@ class _Run:
     was_held: bool = False
 
     def start(self, control: Control, until: int) -> None:
+        control.stop_runs()
         self.number, self.was_held = control.start_run(until), False
 
     def is_alive(self, control: Control) -> bool:
         if not self.number or control.run_status(self.number).startswith(ENDED):
             return False
         was_held, self.was_held = self.was_held, self.lock.is_held()
-        if was_held and not self.was_held:
-            control.stop_run(self.number)
-            return False
-        return True
+        return self.was_held or not was_held
 
 
 def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:

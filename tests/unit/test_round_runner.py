@@ -72,15 +72,17 @@ class SuperLink:
     """The SuperLink's Control interface; a run does what `app` says and then is what it returns."""
 
     def __init__(self, app):
-        self.app, self.started, self.stopped, self.state = app, [], [], "running"
+        self.app, self.started, self.running, self.stopped, self.state = app, [], [7], [], "running"
 
     def start_run(self, until):
         self.started.append(until)
+        self.running.append(len(self.started))
         self.state = self.app(len(self.started))
         return len(self.started)
 
-    def stop_run(self, run_id):
-        self.stopped.append(run_id)
+    def stop_runs(self):
+        self.stopped += self.running
+        self.running = []
 
     def run_status(self, run_id):
         return self.state
@@ -150,7 +152,7 @@ def test_a_run_whose_process_died_is_ended_and_followed_by_another_before_the_su
 
     superlink = SuperLink(app)
     assert run(superlink, 1)[0]
-    assert (superlink.started, superlink.stopped) == ([1, 1], [1])
+    assert (superlink.started, superlink.stopped, superlink.running) == ([1, 1], [7, 1], [2])
 
 
 def test_somebody_elses_run_is_waited_for(run, monkeypatch):
