@@ -29,6 +29,8 @@ NO_NETWORK = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
+    # ONNX Runtime's wheels of 1.32 keep a device's id in ~/.cache/Microsoft and report to Microsoft; nobody is asked.
+    "ORT_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 

@@ -1,6 +1,7 @@
 """No command reaches the network: the kernel kills it (and any decoder it starts) at the first socket."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ OTHER_COMMANDS = [
 
 
 def run(kind, folder, *program):
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+    places = {"HOME": str(folder), "TMPDIR": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+    environment = {"PATH": os.environ["PATH"], **places}
     command = [sys.executable, NO_SOCKETS, kind, *program]
     return subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
@@ -63,6 +65,40 @@ def test_a_program_that_opens_a_socket_is_killed(tmp_path, kind, family, code):
     assert run(kind, tmp_path, sys.executable, "-c", line).returncode == code
     child = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {line!r}]).returncode)"
     assert run(kind, tmp_path, sys.executable, "-c", child).returncode == (code % 256 if code else 0)
+
+
+PLAIN = "import onnxruntime, time; onnxruntime.InferenceSession({graph!r}); time.sleep({seconds})"
+OURS = (
+    "import time; from pathlib import Path; from earmark_client.model.session import open_session;"
+    " from earmark_client.model.bundle import Bundle; open_session(Bundle.load(Path({base!r})), 'encoder.onnx'); time.sleep({seconds})"
+)
+BASE = ROOT / "client" / "earmark_client" / "model" / "base"
+UPLOAD_S = 15
+"""ONNX Runtime's reports begin nine seconds after its start."""
+
+
+def opened(folder, program, seconds=0):
+    """Open a graph and keep the process for some seconds, without a single socket."""
+    line = program.format(graph=str(BASE / "encoder.onnx"), base=str(BASE), seconds=seconds)
+    return run("all", folder, sys.executable, "-c", line)
+
+
+def kept(folder):
+    """Everything below a folder but Python's own caches."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not re.search(r"__pycache__", str(path))}
+
+
+def test_no_library_keeps_an_identity_of_this_device(tmp_path):
+    assert opened(tmp_path, OURS).returncode == 0
+    assert kept(tmp_path) == set()
+    assert opened(tmp_path, PLAIN).returncode == 0
+    assert [path for path in kept(tmp_path) if path.endswith("deviceid")], "the control: without our switch it is kept"
+
+
+@pytest.mark.slow
+def test_no_library_reports_when_a_process_lives_longer(tmp_path):
+    assert opened(tmp_path, OURS, UPLOAD_S).returncode == 0
+    assert opened(tmp_path, PLAIN, UPLOAD_S).returncode == -signal.SIGSYS, "the control: without our switch it opens a socket"
 
 
 def test_tests_themselves_cannot_leave_this_machine():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnxruntime
-
 from earmark_shared.errors import ModelError, SettingsError
+from earmark_shared.settings import go_offline
+
+go_offline()
+
+import onnxruntime  # noqa: E402
 
 if TYPE_CHECKING:
     from earmark_client.model.bundle import Bundle
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
-OLDEST = "1.22"  # the first with 8-bit blocks in MatMulNBits, which the sentence graph is made of
+OLDEST = "1.12"  # the first that reads graphs of opset 17
 
 
 def open_session(bundle: Bundle, file: str, device: str = "cpu", *, threads: int = 1) -> onnxruntime.InferenceSession:
