@@ -190,7 +190,8 @@ def test_control_one_clip_that_is_not_clipped_is_caught(monkeypatch, claim):
 
 
 # ---- what an audit can't see, the distribution of the noise shows: D2 on what training itself gives ----------------------------------
-WIDE = HeadSchema(inputs=1, outputs=400, rank=61, trained=("up", "bias"), labels=("label",))
+WIDE = HeadSchema(inputs=1, outputs=400, rank=61, trained=("up", "bias"), labels=tuple(f"label {at}" for at in range(400)))
+"""As many labels as outputs: with fewer, training keeps the noise to what the labels span, and its coordinates are related."""
 MULTIPLIER = 1.2
 
 
@@ -201,8 +202,8 @@ def noise_of_a_training(entropy):
         encoder_outputs=np.full((64, 1), -1, "f4"),
         text=np.ones((64, 400), "f4"),
         clips=np.arange(64),
-        targets=np.ones((64, 1), np.int8),
-        label_vectors=np.ones((1, 400), "f4"),
+        targets=np.ones((64, 400), np.int8),
+        label_vectors=np.ones((400, 400), "f4"),
     )
     trained = train(WIDE, first_head(WIDE, b""), data, chosen, paid=planned_event(chosen, 64), entropy=entropy)
     return np.rint(trained.update.astype(np.float64) * 64 * mechanism.GRID_STEPS / BOUND)
