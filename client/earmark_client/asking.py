@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from earmark_client.describe import Floats, Model
     from earmark_client.records import Correction, Query
+    from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
 
 MOST_EXAMPLE_SEGMENTS = 64
@@ -123,7 +124,7 @@ def word_matches(database: Database, text: str, most: int) -> dict[int, float]:
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
 
-def make_target(database: Database, model: Model, query: Query) -> Target:
+def make_target(database: Database, model: Model, shelf: Shelf, query: Query) -> Target:
     """Turn a query into what can be compared with stored vectors.
 
     A query that is just the name of a taught sound is answered by its examples: the person's own doorbell, not any bell.
@@ -133,10 +134,10 @@ def make_target(database: Database, model: Model, query: Query) -> Target:
     """
     example = None if query.like is None else find_example(database, model, query.like, query.at_s)
     words = word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None
-    said, allowed = tuple(verdicts(database.corrections(), query.text)), _allowed(database, query)
+    said, allowed = tuple(verdicts(shelf.corrections, query.text)), _allowed(database, query)
     text = None
     if query.text:  # last: the words were begun before the search, and are understood meanwhile
-        taught = {row.name.lower(): row for row in database.label_list() if row.kind == "taught"}
+        taught = {row.name.lower(): row for row in shelf.own_labels if row.kind == "taught"}
         row = taught.get(query.text.strip().lower())
         if row is None:
             text = model.labeler.text_query(query.text)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from earmark_client.describe import Floats
-    from earmark_client.labelling import LabelSet
     from earmark_client.records import Clip, Correction, Query
     from earmark_client.search import Event, Scored
     from earmark_client.shelf import Shelf
@@ -27,19 +26,20 @@ MOST_LABELLED_SEGMENTS = 8
 EVENTS_AT_ONCE = 32
 
 
-def label_scores(shelf: Shelf, labels: LabelSet, ids: npt.NDArray[np.int64]) -> Floats:
+def label_scores(shelf: Shelf, ids: npt.NDArray[np.int64]) -> Floats:
     """Scores `(segments, labels)` of stored segments."""
+    labels = shelf.labels
     weighted = shelf.text.vectors(ids)
     sound = shelf.sound.vectors(ids) if labels.needs_sound else None
     return labels.scores(weighted, np.ones(len(ids), np.float32), sound)
 
 
-def label_events(shelf: Shelf, events: Sequence[Event], labels: LabelSet) -> list[list[Label]]:
+def label_events(shelf: Shelf, events: Sequence[Event]) -> list[list[Label]]:
     """The labels of each event's segments, best first; all events at once, for that is what takes the least time."""
     spans = [_labelled_segments(shelf, event) for event in events]
-    scores = label_scores(shelf, labels, np.concatenate(spans))
+    scores = label_scores(shelf, np.concatenate(spans))
     parts = np.split(scores, np.cumsum([len(span) for span in spans])[:-1])
-    return [labels.top(best_rows(None, part).mean(axis=0)) for part in parts]
+    return [shelf.labels.top(best_rows(None, part).mean(axis=0)) for part in parts]
 
 
 def _labelled_segments(shelf: Shelf, event: Event) -> npt.NDArray[np.int64]:
@@ -57,21 +57,21 @@ def correct_labels(labels: list[Label], corrections: list[Correction]) -> tuple[
 class HitMaker:
     """Makes the hits of one answer."""
 
-    def __init__(self, database: Database, shelf: Shelf, labels: LabelSet) -> None:
-        """Take places from the shelf and paths and corrections from the database."""
+    def __init__(self, database: Database, shelf: Shelf) -> None:
+        """Take places, labels and corrections from the shelf and paths from the database."""
         self._database = database
         self._shelf = shelf
-        self._labels = labels
 
     def make_all(self, events: list[Event], scored: Scored, query: Query) -> tuple[Hit, ...]:
         """Make hits in the order of the events."""
         hits: list[Hit] = []
         for start in range(0, len(events), EVENTS_AT_ONCE):
             group = events[start : start + EVENTS_AT_ONCE]
-            labels = label_events(self._shelf, group, self._labels)
+            labels = label_events(self._shelf, group)
             clip_ids = [int(self._shelf.catalogue.clip_ids[event.peak]) for event in group]
             distinct = set(clip_ids)
-            clips, corrections = self._database.clips_by_id(distinct), self._database.corrections(distinct)
+            clips = self._database.clips_by_id(distinct)
+            corrections = [each for each in self._shelf.corrections if each.clip_id in distinct]
             for event, clip_id, found in zip(group, clip_ids, labels, strict=True):
                 shown = correct_labels(found, [each for each in corrections if each.clip_id == clip_id])
                 hits.append(self._make(event, clips[clip_id], shown, self._reasons(event, scored, query, clips[clip_id], found)))

@@ -122,7 +122,8 @@ class Library:
 
         with self._home.lock():
             self._follow()
-            return add_sounds(self._database, self._model, self._labels(), paths, jobs=jobs, on_progress=on_progress)
+            own = self._database.label_list()
+            return add_sounds(self._database, self._model, LabelSet(self._model, own), paths, jobs=jobs, on_progress=on_progress)
 
     def search(self, query: Query) -> Answer:
         """Answer a query: hits best first, or none and the nearest miss.
@@ -137,18 +138,18 @@ class Library:
         least = calibration.threshold if query.min_score is None else query.min_score
         if query.text:
             self._model.labeler.begin(query.text)
-        shelf, target = self._shelf(), make_target(self._database, self._model, query)
+        target = make_target(self._database, self._model, shelf := self._shelf(), query)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
         if not len(pool):
             return Answer((), None, self._model.version)
         scored = score_pool(shelf, target, pool, calibration)
         join_from = max(least, calibration.threshold)
-        maker = HitMaker(self._database, shelf, self._labels())
+        maker = HitMaker(self._database, shelf)
         events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
         if events:
             return Answer(maker.make_all(events, scored, query), None, self._model.version)
-        nearest = find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1)
-        return Answer((), maker.make_all(nearest, scored, query)[0], self._model.version)
+        nearest = maker.make_all(find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1), scored, query)
+        return Answer((), nearest[0], self._model.version)
 
     def clips(self, *, folder: str | None = None, label: str | None = None) -> list[Clip]:
         """The searchable clips, by id."""
@@ -164,7 +165,7 @@ class Library:
 
     def describe(self, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
         """What happens when: stretches of a clip with the same labels, in order of time."""
-        return teaching.describe_clip(self._database, self._shelf(), self._labels(), clip)
+        return teaching.describe_clip(self._shelf(), clip)
 
     def label(self, target: str, name: str, *, is_present: bool = True, at_s: float | None = None) -> None:
         """Say that `name` is, or is not, to be heard in a clip, or at one second of it; it counts at once.
@@ -180,7 +181,7 @@ class Library:
 
     def review(self, limit: int = 20) -> list[Hit]:
         """Clips whose best unconfirmed label is least certain first, each with that label first."""
-        return teaching.least_certain(self._database, self._shelf(), self._labels(), limit)
+        return teaching.least_certain(self._database, self._shelf(), limit)
 
     def teach(self, name: str, files: Sequence[Path]) -> int:
         """Learn a sound from a few example files; it labels and searches at once. Returns how many clips got the label.
@@ -281,10 +282,9 @@ class Library:
         """The open home, for what takes part in a federation."""
         return self._home
 
-    def _labels(self) -> LabelSet:
-        return LabelSet(self._model, self._database.label_list())
-
     def _shelf(self) -> Shelf:
+        if self._opened_shelf is not None and self._opened_shelf.is_current:
+            return self._opened_shelf
         with self._database.snapshot():  # which model is in force, and its vectors, belong to one moment
             self._follow()
             if self._opened_shelf is None:

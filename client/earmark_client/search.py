@@ -108,8 +108,10 @@ def _near_passages(shelf: Shelf, target: Target, most: int) -> Ints:
         found.append(shelf.sound.search(target.example, each)[0].T.ravel())
     chosen = [_first_of(catalogue.passages_of(catalogue.positions(ids)), most) for ids in found]
     if target.words:
-        best = sorted(target.words, key=lambda clip: (-target.words[clip], clip) if target.words else (0.0, clip))[:most]
-        chosen.append(np.flatnonzero(np.isin(catalogue.passage_clips, best))[:most])
+        words = target.words
+        best = sorted(words, key=lambda clip: (-words[clip], clip))[:most]
+        first, last = (np.searchsorted(catalogue.passage_clips, best, side=side) for side in ("left", "right"))
+        chosen.append(np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])[:most])
     return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 

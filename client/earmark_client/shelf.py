@@ -1,4 +1,4 @@
-"""What a search needs in memory: the catalogue of segments and the vector indexes, kept in step with the database.
+"""What a search needs in memory: the catalogue of segments, the vector indexes and what people said, in step with the database.
 
 Index rows are *weighted text vectors*, a segment's unit text vector times its strength, so that an inner product with a query is
 already the evidence that ranking wants. The sound index is loaded by the first search by example.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client.catalogue import Catalogue
+from earmark_client.labelling import LabelSet
 from earmark_client.store.blocks import Block
 from earmark_client.store.vectors import VectorIndex
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from earmark_client.catalogue import Pool
     from earmark_client.describe import Model
-    from earmark_client.store.database import Database
+    from earmark_client.records import Correction
+    from earmark_client.store.database import Database, LabelRow
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -34,6 +36,8 @@ class Shelf:
     def __init__(self, database: Database, model: Model) -> None:
         """Load the catalogue and the text index."""
         self._database = database
+        self._model = model
+        self._labels: LabelSet | None = None
         self.model_version = model.version
         self._versions = {"text": model.version, "sound": model.base_version, "strength": model.base_version}
         self._dims = {"text": model.labeler.text_dim, "sound": model.labeler.sound_dim}
@@ -41,7 +45,7 @@ class Shelf:
 
     def _load(self) -> None:
         with self._database.snapshot():
-            self._epoch = self._database.epoch
+            self._read_sayings()
             self.text = self._build("text")
             self.catalogue = self._read_catalogue(self.text.ids)
         self._sound: VectorIndex | None = None
@@ -54,12 +58,22 @@ class Shelf:
             self._sound = self._build("sound")
         return self._sound
 
+    @property
+    def labels(self) -> LabelSet:
+        """The label list in force."""
+        if self._labels is None:
+            self._labels = LabelSet(self._model, self.own_labels)
+        return self._labels
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing at all was committed since the shelf was last filled: no sound, label, correction or model."""
+        return self._database.epoch == self._epoch
+
     def refresh(self) -> None:
         """Take in what was added or removed since, by this process or another."""
-        if self._database.epoch == self._epoch:
-            return
         with self._database.snapshot():
-            self._epoch = self._database.epoch
+            self._read_sayings()
             stored = self._database.segments().ids
             new, gone = np.setdiff1d(stored, self.text.ids), np.setdiff1d(self.text.ids, stored)
             if len(new) > MOST_NEW_SEGMENTS:
@@ -81,6 +95,13 @@ class Shelf:
         if self._rows is None:
             self._rows = np.searchsorted(ids, self.catalogue.ids)
         return every[self._rows[pool.positions]]
+
+    def _read_sayings(self) -> None:
+        # Once a change and not once a search: each statement of an encrypted database costs a search up to a millisecond.
+        self._epoch = self._database.epoch
+        self.corrections: list[Correction] = self._database.corrections()
+        self.own_labels: list[LabelRow] = self._database.label_list()
+        self._labels = None
 
     def _change(self, index: VectorIndex, kind: str, new: Ints, gone: Ints) -> None:
         if len(gone):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from earmark_client.describe import Model
-    from earmark_client.labelling import LabelSet
     from earmark_client.records import Clip
     from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
@@ -74,14 +73,14 @@ def remove_label(database: Database, name: str, model_version: str) -> None:
                 database.set_labels(clip_id, kept, model_version=model_version)
 
 
-def describe_clip(database: Database, shelf: Shelf, labels: LabelSet, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
+def describe_clip(shelf: Shelf, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
     """Stretches of a clip, in order of time; consecutive segments with the same best label are one."""
-    catalogue = shelf.catalogue
+    catalogue, labels = shelf.catalogue, shelf.labels
     positions = np.flatnonzero(catalogue.clip_ids == clip.id)
     if not len(positions):
         return []
-    corrections = database.corrections((clip.id,))
-    scores = label_scores(shelf, labels, catalogue.ids[positions])
+    corrections = [each for each in shelf.corrections if each.clip_id == clip.id]
+    scores = label_scores(shelf, catalogue.ids[positions])
     best = [next((label.name for label in labels.top(row)), "") for row in scores]
     edges = [0, *(at for at in range(1, len(best)) if best[at] != best[at - 1]), len(best)]
     stretches = []
@@ -92,23 +91,23 @@ def describe_clip(database: Database, shelf: Shelf, labels: LabelSet, clip: Clip
     return stretches
 
 
-def least_certain(database: Database, shelf: Shelf, labels: LabelSet, limit: int) -> list[Hit]:
+def least_certain(database: Database, shelf: Shelf, limit: int) -> list[Hit]:
     """The clips whose best unconfirmed label's score is nearest to one half, each as a hit with that label first."""
-    said = {(correction.clip_id, correction.name) for correction in database.corrections()}
+    said = {(correction.clip_id, correction.name) for correction in shelf.corrections}
     unsaid = {
         clip_id: [Label(name, score) for name, score in found if (clip_id, name) not in said]
         for clip_id, found in database.all_labels().items()
     }
     doubt = {clip_id: abs(found[0].score - 0.5) for clip_id, found in unsaid.items() if found}
     order = sorted(doubt, key=lambda clip_id: (doubt[clip_id], clip_id))[:limit]
-    return [_doubtful(database, shelf, labels, clip_id, unsaid[clip_id]) for clip_id in order]
+    return [_doubtful(database, shelf, clip_id, unsaid[clip_id]) for clip_id in order]
 
 
-def _doubtful(database: Database, shelf: Shelf, labels: LabelSet, clip_id: int, found: list[Label]) -> Hit:
+def _doubtful(database: Database, shelf: Shelf, clip_id: int, found: list[Label]) -> Hit:
     """A clip's least certain label as a hit, at the segment where it is strongest."""
-    catalogue = shelf.catalogue
+    catalogue, labels = shelf.catalogue, shelf.labels
     positions = np.flatnonzero(catalogue.clip_ids == clip_id)
-    scores = label_scores(shelf, labels, catalogue.ids[positions])
+    scores = label_scores(shelf, catalogue.ids[positions])
     column = labels.names.index(found[0].name) if found[0].name in labels.names else 0
     peak = positions[int(np.argmax(scores[:, column]))]
     clip = database.clip(clip_id)

@@ -33,11 +33,10 @@ def finish(
     constants: Sequence[onnx.TensorProto],
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-    domains: Sequence[tuple[str, int]] = (),
 ) -> onnx.ModelProto:
     """A checked model of one graph; the same parts give the same bytes."""
     graph = helper.make_graph(list(nodes), "encoder", list(inputs), list(outputs), list(constants))
-    opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, version) for domain, version in domains)]
+    opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="")
     onnx.checker.check_model(model)
     return model

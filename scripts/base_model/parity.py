@@ -14,10 +14,17 @@ class ParityError(Exception):
     """A graph gives other vectors than the model it was made from."""
 
 
+def token_ids(tokenizer: bytes, texts: list[str]) -> list[np.ndarray]:
+    """Each text's token ids, (t,) int64."""
+    from tokenizers import Tokenizer
+
+    tokens = Tokenizer.from_buffer(tokenizer)
+    return [np.array(tokens.encode(text).ids, np.int64) for text in texts]
+
+
 def torch_vectors(weights: dict[str, np.ndarray], tokenizer: bytes, texts: list[str]) -> np.ndarray:
     """(n, 384) float32 unit rows from transformers' own BERT: the oracle."""
     import torch
-    from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
     torch.set_num_threads(1)
@@ -26,11 +33,10 @@ def torch_vectors(weights: dict[str, np.ndarray], tokenizer: bytes, texts: list[
     state = {name: torch.from_numpy(value.copy()) for name, value in weights.items() if not name.startswith("pooler.")}
     state.pop("embeddings.position_ids", None)
     model.load_state_dict(state, strict=True)
-    tokens = Tokenizer.from_buffer(tokenizer)
     rows = []
     with torch.no_grad():
-        for text in texts:
-            ids = torch.tensor([tokens.encode(text).ids])
+        for tokens in token_ids(tokenizer, texts):
+            ids = torch.from_numpy(tokens[None])
             hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
             rows.append(torch.nn.functional.normalize(hidden.mean(1)).numpy()[0])
     return np.stack(rows)
@@ -39,15 +45,13 @@ def torch_vectors(weights: dict[str, np.ndarray], tokenizer: bytes, texts: list[
 def graph_vectors(model: bytes, tokenizer: bytes, texts: list[str]) -> np.ndarray:
     """(n, 384) float32 unit rows from a sentence graph, one text at a time, one thread."""
     import onnxruntime
-    from tokenizers import Tokenizer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    tokens = Tokenizer.from_buffer(tokenizer)
     rows = []
-    for text in texts:
-        ids = np.array([tokens.encode(text).ids], np.int64)
+    for tokens in token_ids(tokenizer, texts):
+        ids = tokens[None]
         rows.append(session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0])
     return np.stack(rows)
 
