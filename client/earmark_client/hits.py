@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
 
-MOST_LABELLED_SEGMENTS = 8
-"""An event's labels come from at most this many of its segments, four seconds around its best one: they tell of the moment."""
+MOST_LABELLED_SEGMENTS = 6
+"""An event's labels come from at most this many of its segments, three seconds around its best one: they tell of the moment."""
 
 EVENTS_AT_ONCE = 32
 

@@ -75,5 +75,5 @@ def best_rows(best: Floats | None, scores: Floats) -> Floats:
         `(up to BEST, labels)`, each column descending.
     """
     rows = scores if best is None else np.concatenate((best, scores))
-    kept: Floats = -np.sort(-rows, axis=0)[:BEST]
+    kept: Floats = np.sort(rows, axis=0)[::-1][:BEST]
     return kept

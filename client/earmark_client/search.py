@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 300
 """Segments a large library's index gives for exact scoring."""
-MOST_PASSAGES = 30
-"""Passages of them that are scored exactly: enough for any page of hits, few enough for a millisecond."""
+MOST_PASSAGES = 20
+"""Passages of them that are scored exactly, or two for each hit that is wanted."""
 EVENT_SHARE = 0.5
 """An event reaches as far as its segments score this share of its best one."""
 EXACT_SEGMENTS = 200_000

@@ -264,10 +264,11 @@ class Labeler:
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
         """The labels worth showing for scores `(labels,)`, best first: a broad one only where no narrower one says more."""
-        best_narrow = float(scores[~labels.is_broad].max(initial=0.0))
-        hidden = labels.is_broad & (best_narrow >= np.maximum(LEAST_LISTED, scores / 2))
-        worth = np.flatnonzero((scores >= LEAST_LISTED) & ~hidden)
-        shown = worth[np.argsort(-scores[worth], kind="stable")][:limit]
+        worth = np.flatnonzero(scores >= LEAST_LISTED)
+        told, is_broad = scores[worth], labels.is_broad[worth]
+        best_narrow = told[~is_broad].max(initial=0.0)
+        shown = worth[~is_broad | (best_narrow < np.maximum(LEAST_LISTED, told / 2))]
+        shown = shown[np.argsort(-scores[shown], kind="stable")][:limit]
         return [(labels.names[index], float(scores[index])) for index in shown]
 
 
