@@ -17,7 +17,7 @@ def run(command, folder, count, *more):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("kills", [25, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_a_killed_writer_leaves_what_it_committed(tmp_path, kills):
     storekit.make_home(tmp_path / "home", clips=0)
     outcome = run("kills", tmp_path / "home", kills)
