@@ -10,7 +10,7 @@ import numpy as np
 
 from earmark_client import ranking
 from earmark_client.audio.opening import content_sha256, display_name, open_sound
-from earmark_client.labelling import taught_vectors
+from earmark_client.labelling import is_taught_by, taught_vectors
 from earmark_client.search import Target
 from earmark_shared.errors import AudioError
 
@@ -70,7 +70,7 @@ def find_example(database: Database, model: Model, path: Path, at_s: float | Non
     """
     with open_sound(path, (path.parent,)) as descriptor:
         stored = database.clip_by_hash(content_sha256(descriptor))
-    if stored is None or not stored.is_ready or stored.model_version != model.base_version:
+    if stored is None or not stored.is_ready or not database.is_described(stored.id, model.base_version):
         return read_example(model, path, at_s)
     table = database.segments_of(stored.id)
     ids = table.ids if at_s is None else table.ids[(table.start_s <= at_s) & (at_s < table.end_s)][-1:]
@@ -137,10 +137,10 @@ def make_target(database: Database, model: Model, shelf: Shelf, query: Query) ->
     said, allowed = tuple(verdicts(shelf.corrections, query.text)), _allowed(database, query)
     text = None
     if query.text:  # last: the words were begun before the search, and are understood meanwhile
-        taught = {row.name.lower(): row for row in shelf.own_labels if row.kind == "taught"}
+        taught = {row.name.lower(): row for row in shelf.own_labels if is_taught_by(model, row)}
         row = taught.get(query.text.strip().lower())
-        if row is None:
-            text = model.labeler.text_query(query.text)
+        if row is None:  # a model that knows no words leaves it at names and people's labels
+            text = model.labeler.text_query(query.text) if model.labeler.knows_words else None
         else:
             learned = taught_vectors(row, model.labeler.sound_dim)
             example = learned if example is None else np.concatenate((example, learned))

@@ -16,16 +16,19 @@ from earmark_client import blas
 from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
 from earmark_client.model.encoder import AudioEncoder
-from earmark_client.model.labeler import Labeler, quantize_output
+from earmark_client.model.head import quantize_output
+from earmark_client.model.labeler import Labeler
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from earmark_client.model.active import Correction
     from earmark_client.model.bundle import Bundle
-    from earmark_client.model.labeler import Vectors
+    from earmark_client.model.head import Vectors
 
     Floats = npt.NDArray[np.float32]
+
+NO_FEATURES = np.zeros((0, 0), np.float32)
 
 
 class Model:
@@ -53,6 +56,11 @@ class Model:
         """The tag of what no correction changes: encoder output, strength, sound vectors, uncorrected text vectors."""
         return self.bundle.version
 
+    @property
+    def keeps_output(self) -> bool:
+        """Whether encoder output is stored, for released heads to be trained and put on: the shipped model's is."""
+        return self.bundle.section("head").get("kind") is None
+
     def corrected_by(self, correction: Correction | None) -> Self:
         """The same model with another correction, or none; what is open stays open and is shared."""
         other = copy.copy(self)
@@ -76,22 +84,28 @@ class Model:
 
     def segmenter(self) -> Segmenter:
         """A fresh segmenter of this model's segment length and hop."""
-        return Segmenter()
+        part = self.bundle.section("segment")
+        return Segmenter(int(part["samples"]), int(part["hop_samples"]))
 
     def open_audio(self) -> None:
         """Open now, in one thread, all that `describe` needs in several."""
-        _ = (self.features, self.encoder, self.labeler)
+        _ = (self.encoder, self.labeler)
+        if not self.encoder.hears_waveforms:
+            _ = self.features
 
     def describe(self, waveforms: Floats) -> tuple[Vectors, Floats]:
         """Describe segments.
 
         Args:
-            waveforms: `(segments, segment_samples) float32`, 16 kHz mono.
+            waveforms: `(segments, segment_samples) float32`, 16 kHz mono; the model's own `segmenter` cuts them.
 
         Returns:
             Their vectors, and the encoder's output `(segments, encoder_dim) float32`; the same to the bit for a segment
             alone or among others.
         """
+        if self.encoder.hears_waveforms:
+            output = self.encoder.encode(waveforms)
+            return self.labeler.describe(output, NO_FEATURES), output
         features = self.features(waveforms)
         output = self.encoder.encode(features.log_mel)
         vectors = self.labeler.describe(output, features.multi_scale)

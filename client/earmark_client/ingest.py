@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from earmark_client.audio.segment import Cut
     from earmark_client.describe import Floats, Model
     from earmark_client.labelling import LabelSet
-    from earmark_client.model.labeler import Vectors
+    from earmark_client.model.head import Vectors
 
 BATCH_SEGMENTS = 32
 """Segments encoded at once: 15 s of sound, enough to amortize a hand-over, small enough to share out one file."""
@@ -218,14 +218,15 @@ class Ingest:
 
     def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[Cut]]:
         segmenter = self._model.segmenter()
+        most = segmenter.share_of(BATCH_SEGMENTS)
         group: list[Cut] = []
         for block in stream:
             if self._stop.is_set():
                 return
             group += [cut for cut in segmenter.push(block) if cut.end_s > resume_s]
-            while len(group) >= BATCH_SEGMENTS:
-                yield group[:BATCH_SEGMENTS]
-                group = group[BATCH_SEGMENTS:]
+            while len(group) >= most:
+                yield group[:most]
+                group = group[most:]
         group += [cut for cut in segmenter.flush() if cut.end_s > resume_s]
         if group:
             yield group

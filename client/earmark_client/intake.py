@@ -17,7 +17,7 @@ import numpy as np
 from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
 from earmark_client.labelling import best_rows
-from earmark_client.model.labeler import quantize_output
+from earmark_client.model.head import quantize_output
 from earmark_client.store.database import ClipRow
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from earmark_client.describe import Floats, Model
     from earmark_client.ingest import Event
     from earmark_client.labelling import LabelSet
+    from earmark_client.store.blocks import Rows
     from earmark_client.store.database import Database
     from earmark_shared.errors import EarmarkError
 
@@ -91,6 +92,7 @@ class Intake:
         self._refused: dict[str, EarmarkError] = {}
         self._batches: list[tuple[int, Batch]] = []
         self._finished: list[Finished] = []
+        self._is_beside = False
 
     def store(self, events: Iterator[Event], tally: Tally, on_progress: Callable[[AddProgress], None] | None = None) -> AddReport:
         """Apply all events, committing as it goes.
@@ -199,16 +201,18 @@ class Intake:
             self._write([clip_id for clip_id, _ in self._batches], [batch for _, batch in self._batches])
             self._batches = []
         for event in self._finished:
-            clip_id = self._clips.pop(event.content_sha256)
-            clip = self._database.clip(clip_id)
-            names = " ".join(Path(path).stem for path in clip.paths)
-            self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names)
-            self._database.set_labels(clip_id, self._best_labels(clip_id), model_version=self._model.version)
-            tally.added += 1
-            tally.current = clip.paths[0] if clip.paths else ""
-            for path in self._waiting.pop(event.content_sha256, []):
-                self._add_path(clip_id, path, tally)
+            self._finish(event, self._clips.pop(event.content_sha256), tally)
         self._finished = []
+
+    def _finish(self, event: Finished, clip_id: int, tally: Tally) -> None:
+        clip = self._database.clip(clip_id)
+        names = " ".join(Path(path).stem for path in clip.paths)
+        self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names)
+        self._database.set_labels(clip_id, self._best_labels(clip_id), model_version=self._model.version)
+        tally.added += 1
+        tally.current = clip.paths[0] if clip.paths else ""
+        for path in self._waiting.pop(event.content_sha256, []):
+            self._add_path(clip_id, path, tally)
 
     def _best_labels(self, clip_id: int) -> list[tuple[str, float]]:
         best = self._best.pop(clip_id, None)
@@ -231,18 +235,20 @@ class Intake:
         text = np.concatenate([batch.vectors.text for batch in batches])
         sound = np.concatenate([batch.vectors.sound for batch in batches])
         strength = np.concatenate([batch.vectors.strength for batch in batches])
-        output = np.concatenate([batch.output for batch in batches])
+        vectors: dict[str, Rows] = {
+            "text": text.astype(np.float16),
+            "sound": sound.astype(np.float16),
+            "strength": strength[:, None],
+        }
+        if self._model.keeps_output:
+            vectors["encoder"] = quantize_output(np.concatenate([batch.output for batch in batches]))
         ids = self._database.add_segments(
             clip_ids,
             np.concatenate([batch.start_s for batch in batches]),
             np.concatenate([batch.end_s for batch in batches]),
             model_version=self._model.base_version,
-            vectors={
-                "text": text.astype(np.float16),
-                "sound": sound.astype(np.float16),
-                "strength": strength[:, None],
-                "encoder": quantize_output(output),
-            },
+            vectors=vectors,
+            beside=self._is_beside,
         )
         if self._model.correction is not None:
             corrected = np.concatenate([batch.vectors.searched for batch in batches]).astype(np.float16)

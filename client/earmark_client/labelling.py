@@ -27,7 +27,7 @@ class LabelSet:
         """Join the model's label list with a person's own labels."""
         self._model = model
         self._phrases = model.labeler.label_list([(row.name, row.phrase) for row in own if row.kind == "user"])
-        self._taught = {row.name: taught_vectors(row, model.labeler.sound_dim) for row in own if row.kind == "taught"}
+        self._taught = {row.name: taught_vectors(row, model.labeler.sound_dim) for row in own if is_taught_by(model, row)}
         self.names = (*self._phrases.names, *self._taught)
 
     @property
@@ -54,6 +54,11 @@ class LabelSet:
         ]
         named = self._model.labeler.top_labels(scores[:count], self._phrases)
         return [*sorted(taught, key=lambda label: -label.score), *(Label(name, float(score)) for name, score in named)]
+
+
+def is_taught_by(model: Model, label: LabelRow) -> bool:
+    """Whether a label was taught, and with this model's ears: another's sound vectors can't be compared."""
+    return label.kind == "taught" and label.model_version.partition("+")[0] == model.base_version
 
 
 def taught_vectors(label: LabelRow, dim: int) -> Floats:

@@ -11,18 +11,18 @@ One process may write at a time; any number may search meanwhile. A `Library` be
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from earmark_client import teaching, updating
+from earmark_client import models, teaching, updating
 from earmark_client.asking import make_target
 from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
 from earmark_client.naming import find_clip, find_clips, find_segment
-from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, Segment
+from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, Segment, Status
 from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
@@ -34,29 +34,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from earmark_client.intake import AddProgress, AddReport
+    from earmark_client.models import UseReport
     from earmark_client.store.home import Home, Older
     from earmark_client.store.keys import Secret
     from earmark_client.updating import UpdateProgress
     from earmark_shared.release import Release
 
 BASE_MODEL = Path(__file__).parent / "model" / "base"
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a library holds."""
-
-    home: str
-    model: str
-    clips: int
-    pending: int
-    """Clips whose import was interrupted; adding their files again completes them."""
-    segments: int
-    sound_s: float
-    sound_bytes: int
-    corrections: int
-    own_labels: int
-    is_rolled_back: bool
 
 
 class Library:
@@ -67,7 +51,8 @@ class Library:
         self._home = home
         self._secret = secret
         self._database = home.database
-        self._model = updating.follow(home, Model(Bundle.load(model), device=device))
+        self._shipped = model
+        self._model = models.follow(home, Model(Bundle.load(model), device=device), model)
         self._opened_shelf: Shelf | None = None
 
     @classmethod
@@ -122,6 +107,8 @@ class Library:
 
         with self._home.lock():
             self._follow()
+            models.catch_up(self._home, self._model, self._shipped, on_progress)
+            self._follow()
             own = self._database.label_list()
             return add_sounds(self._database, self._model, LabelSet(self._model, own), paths, jobs=jobs, on_progress=on_progress)
 
@@ -134,22 +121,24 @@ class Library:
         """
         if not query.text and query.like is None:
             raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
+        if query.text and self._model.labeler.knows_words:
+            self._model.labeler.begin(query.text)
+        shelf = self._shelf()  # and with it the model in force
         calibration = self._model.labeler.calibration
         least = calibration.threshold if query.min_score is None else query.min_score
-        if query.text:
-            self._model.labeler.begin(query.text)
-        target = make_target(self._database, self._model, shelf := self._shelf(), query)
+        target = make_target(self._database, self._model, shelf, query)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
+        answer = Answer((), None, self._model.version, bool(query.text) and not self._model.labeler.knows_words)
         if not len(pool):
-            return Answer((), None, self._model.version)
+            return answer
         scored = score_pool(shelf, target, pool, calibration)
         join_from = max(least, calibration.threshold)
         maker = HitMaker(self._database, shelf)
         events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
         if events:
-            return Answer(maker.make_all(events, scored, query), None, self._model.version)
+            return replace(answer, hits=maker.make_all(events, scored, query))
         nearest = maker.make_all(find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1), scored, query)
-        return Answer((), nearest[0], self._model.version)
+        return replace(answer, nearest_miss=nearest[0])
 
     def clips(self, *, folder: str | None = None, label: str | None = None) -> list[Clip]:
         """The searchable clips, by id."""
@@ -194,6 +183,7 @@ class Library:
 
     def labels(self) -> list[teaching.KnownLabel]:
         """The labels that clips can get: the model's own, the person's phrases, the taught sounds."""
+        self._follow()
         return teaching.known_labels(self._database, self._model)
 
     def add_label(self, name: str, *, phrase: str | None = None) -> int:
@@ -260,6 +250,12 @@ class Library:
         with self._home.lock():
             updating.take_back(self._home, self._model, on_progress)
 
+    def use_model(self, name: str, *, on_progress: Callable[[AddProgress], None] | None = None) -> UseReport:
+        """Put an imported model in force, or "base": it hears all clips; called again it goes on. SettingsError if there is none."""
+        with self._home.lock():
+            model = models.find(self._home, name, self._shipped, device=self._model.device)
+            return models.use(self._home, model, on_progress)
+
     def status(self) -> Status:
         """Count what the library holds."""
         self._follow()
@@ -275,6 +271,7 @@ class Library:
             corrections=len(self._database.corrections()),
             own_labels=len(self._database.label_list()),
             is_rolled_back=self._home.is_rolled_back,
+            unheard=self._database.unheard(self._model.base_version),
         )
 
     @property
@@ -295,6 +292,6 @@ class Library:
 
     def _follow(self) -> None:
         """Take on the model in force, if this process or another has changed it."""
-        model = updating.follow(self._home, self._model)
+        model = models.follow(self._home, self._model, self._shipped)
         if model is not self._model:
             self._model, self._opened_shelf = model, None

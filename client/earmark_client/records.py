@@ -102,3 +102,24 @@ class Answer:
     hits: tuple[Hit, ...]
     nearest_miss: Hit | None
     model_version: str
+    is_names_only: bool = False
+    """The words were looked for among names and people's labels alone: the model in force knows none."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a library holds."""
+
+    home: str
+    model: str
+    clips: int
+    pending: int
+    """Clips whose import was interrupted; adding their files again completes them."""
+    segments: int
+    sound_s: float
+    sound_bytes: int
+    corrections: int
+    own_labels: int
+    is_rolled_back: bool
+    unheard: int = 0
+    """Clips that the model in force has not heard, since their files were gone when it took over."""

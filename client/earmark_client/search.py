@@ -132,9 +132,10 @@ def score_pool(shelf: Shelf, target: Target, pool: Pool, calibration: ranking.Ca
         vectors = shelf.sound.vectors(pool.ids)
         example = ranking.example_probability(ranking.example_scores(target.example, vectors, pool.offsets), calibration)
         curve = curve * ranking.example_probability(ranking.example_segment_scores(target.example, vectors), calibration)
-    if target.words:
+    if target.words or (target.text is None and target.example is None):
+        named = target.words or {}
         clips = shelf.catalogue.passage_clips[pool.passages]
-        words = np.array([target.words.get(int(clip), 0.0) for clip in clips], np.float32)
+        words = np.array([named.get(int(clip), 0.0) for clip in clips], np.float32)
     minus = tuple(_text_evidence(shelf, query, pool, calibration)[0] for query in target.minus)
     said = _said(shelf.catalogue, target, pool, curve)
     fused = ranking.fuse(text=text, example=example, words=words, minus=minus, calibration=calibration)

@@ -67,6 +67,7 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
     """
     if release.base != model.base_version:
         raise ModelError(f"Release {release.number} is for another base model than {model.base_version}.", hint="Update Earmark.")
+    check_in_force(home.database, model)
     target = _with(home, model, release)
     _check_sides(target)
     state = read_state(home.database)
@@ -81,8 +82,9 @@ def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], 
     """Put the model before in force again. The caller holds the home's lock.
 
     Raises:
-        NotInLibraryError: there is none.
+        NotInLibraryError: there is none. ModelError: another base model is in force.
     """
+    check_in_force(home.database, model)
     state = read_state(home.database)
     if not state.has_previous:
         raise NotInLibraryError("There is no model to go back to.", hint="`earmark status` names the one in force.")
@@ -91,10 +93,19 @@ def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], 
     _switch(home, _with(home, model, _fitting(state.previous, model)), after, on_progress)
 
 
+def check_in_force(database: Database, model: Model) -> None:
+    """Releases, and rounds, are about the shipped model; ModelError while a library is searched by another."""
+    version = database.model_in_force()
+    if version not in (None, model.base_version) or not model.keeps_output:
+        raise ModelError(
+            f"Another model is in force: {version}.", hint="Go back to the shipped one first: earmark model use base"
+        )
+
+
 def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable[[UpdateProgress], None] | None) -> None:
     database = home.database
     _embed(database, target, on_progress)
-    labels = dict(_relabel(database, target))
+    labels = dict(relabel(database, target))
     with database.transaction():
         for clip_id, found in labels.items():
             database.set_labels(clip_id, found, model_version=target.version)
@@ -128,10 +139,10 @@ def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgr
             on_progress(UpdateProgress(done, total))
 
 
-def _relabel(database: Database, target: Model) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+def relabel(database: Database, target: Model) -> Iterator[tuple[int, list[tuple[str, float]]]]:
     """Every searchable clip that has segments with its labels by the target's vectors; few clips are open at a time."""
     labels = LabelSet(target, database.label_list())
-    table = database.segments()
+    table = database.segments(target.base_version)
     order = np.lexsort((table.ids, table.clip_ids))
     ends = np.append(np.flatnonzero(np.diff(table.clip_ids[order])), len(order) - 1) if len(order) else order
     last = dict(zip(table.clip_ids[order][ends].tolist(), table.ids[order][ends].tolist(), strict=True))

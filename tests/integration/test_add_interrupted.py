@@ -137,6 +137,6 @@ def test_half_a_clip_would_be_seen(tmp_path, sounds, reference):
         database = library._database
         clip = library.clips()[0]
         with database.transaction():
-            database._write("DELETE FROM segments WHERE id = (SELECT max(id) FROM segments)")
+            database._write("DELETE FROM all_segments WHERE id = (SELECT max(id) FROM segments)")
         assert not holdings(library).items() <= whole.items()
         assert clip.content_sha256 in whole

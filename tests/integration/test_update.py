@@ -330,7 +330,7 @@ def test_labels_of_two_models_would_meet_if_the_swap_were_not_one_transaction(fi
     with open_library(tmp_path / "copy") as library:
         model = library._model.corrected_by(load_correction(Path(library.home.folder) / "models", release))
         updating._embed(library._database, model, None)
-        fresh = dict(updating._relabel(library._database, model))
+        fresh = dict(updating.relabel(library._database, model))
         first = next(iter(fresh))
         with library.home.lock(), library._database.transaction():
             library._database.set_labels(first, fresh[first], model_version=model.version)

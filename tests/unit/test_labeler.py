@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save
 import earmark_client
 from earmark_client.model import labeler as module
 from earmark_client.model.bundle import Bundle
-from earmark_client.model.labeler import Head, Labeler, dequantize_output, mean_direction, quantize_output
+from earmark_client.model.head import Head, dequantize_output, mean_direction, quantize_output
+from earmark_client.model.labeler import Labeler
 from earmark_shared.errors import ModelError
 
 OUTPUT, CLASSES, SENTENCE, MULTI = 64, 10, 12, 20

@@ -37,7 +37,7 @@ class FakeLabeler:
         return [(name, float(score)) for name, score in zip(labels.names, scores, strict=True) if score >= 0.2]
 
 
-MODEL = SimpleNamespace(labeler=FakeLabeler())
+MODEL = SimpleNamespace(labeler=FakeLabeler(), base_version="m")
 BELL = LabelRow("my doorbell", "my doorbell", "taught", "m", vector=np.array([1.0, 0.0], np.float32))
 
 
@@ -52,6 +52,11 @@ def test_a_taught_sound_scores_by_likeness_and_comes_first():
     assert scores[1, 2] < 0.01
     assert [label.name for label in labels.top(scores[0])] == ["my doorbell", "dog", "rain"]
     assert [label.name for label in labels.top(scores[1])] == ["dog", "rain"]
+
+
+def test_what_another_model_was_taught_is_not_compared():
+    other = SimpleNamespace(labeler=FakeLabeler(), base_version="another")
+    assert LabelSet(other, [BELL]).names == ("dog", "rain")
 
 
 def test_without_taught_sounds_no_sound_vector_is_needed():

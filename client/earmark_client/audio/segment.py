@@ -16,6 +16,7 @@ Floats = npt.NDArray[np.float32]
 SILENCE_RMS = 1e-3
 SILENCE_PEAK = 1e-2
 SHORTEST_TAIL_S = 0.1
+USUAL_SAMPLES = 15_600
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Segmenter:
     short sound gets exactly one.
     """
 
-    def __init__(self, segment_samples: int = 15_600, hop_samples: int = 7_680, *, sample_rate_hz: int = 16_000) -> None:
+    def __init__(self, segment_samples: int = USUAL_SAMPLES, hop_samples: int = 7_680, *, sample_rate_hz: int = 16_000) -> None:
         """Lengths in samples; a hop is at most a segment."""
         if not 0 < hop_samples <= segment_samples:
             raise ValueError("a hop is at least one sample and at most a segment")
@@ -42,6 +43,10 @@ class Segmenter:
         self._pending: Floats = np.empty(0, dtype=np.float32)
         self._start = 0
         self._covered = 0
+
+    def share_of(self, segments: int) -> int:
+        """How many of these segments hold as much sound as so many usual ones; at least one."""
+        return max(1, min(segments, segments * USUAL_SAMPLES // self._segment))
 
     def push(self, block: Floats) -> list[Cut]:
         """The segments that `block (samples,)` completes, silent ones left out."""

@@ -110,6 +110,8 @@ def search(session: Session, /, text: str | None, **options: Unpack[SearchOption
     with session.library() as library:
         answer = library.search(query)
     session.log("search.done", hits=len(answer.hits))
+    if answer.is_names_only:
+        session.output.note(f"{answer.model_version} knows no words: only names and your labels were searched; --like FILE hears")
     if not answer.hits:
         session.output.note(_nothing_found(answer, is_nearest=options["is_nearest"]))
     elif options["as_json"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds, rounds_cmds
+from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds, model_cmds, rounds_cmds
 from earmark_client.cli.output import examples, standard_output
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
@@ -62,6 +62,7 @@ for command in (
     *library_cmds.COMMANDS,
     *label_cmds.COMMANDS,
     *key_cmds.COMMANDS,
+    *model_cmds.COMMANDS,
     *federation_cmds.COMMANDS,
     *rounds_cmds.COMMANDS,
 ):

@@ -60,11 +60,12 @@ class RoundDevice:
         """Ask for news and the newest release, and say who this device is and what it holds.
 
         Raises:
-            PolicyError: this device's person paused it.
+            PolicyError: this device's person paused it. ModelError: an imported model is in force.
             NetworkError: the server's enrolment or release service can't be reached. TrustError: what it says is not right.
         """
         check_not_paused(self.home.database)
         enrolment = self._refresh()
+        updating.check_in_force(self.home.database, self.model)
         membership, head = enrol.joined(self.home.database), self.head()
         plan_key = read_plan_key(membership.root.plan_key, membership.root.authority, now_s=now_s)
         held = checks.HeldModel(head.version, arrays_sha256(head.schema, head.arrays), head.schema.sha256(), head.schema.size)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earmark_client.model.labeler import dequantize_output
+from earmark_client.model.head import dequantize_output
 from earmark_shared.errors import ModelError, StoreError
 from earmark_shared.files import make_private_folder, read_private, write_atomic
 from earmark_shared.head import correct
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from earmark_client.model.labeler import Codes, Floats
+    from earmark_client.model.head import Codes, Floats
     from earmark_shared.head import HeadSchema
 
 ROWS = 8

@@ -128,14 +128,17 @@ def _check_sections(manifest: dict[str, Any]) -> None:
         raise ModelError("The model's manifest lacks its name or its files.", hint=REINSTALL)
     for file, entry in files.items():
         _check_entry(file, entry)
+    head, frontend = (part if isinstance(part := manifest.get(key), dict) else {} for key in ("head", "frontend"))
+    is_wordless = head.get("kind") == "sound"
     for part, keys in (("encoder", ("file",)), ("sentence", ("file", "tokenizer")), ("head", ("file",)), ("labels", ("file",))):
         section = manifest.get(part)
-        if section is None and part in ("head", "labels"):
-            continue  # a bundle that is being built has none yet; the labeler asks for them by `section`
+        if section is None and (part in ("head", "labels") or (part == "sentence" and is_wordless)):
+            continue  # a bundle that is being built has no head yet; the labeler asks for it by `section`
         if not isinstance(section, dict) or any(section.get(key) not in files for key in keys):
             raise ModelError(f"The model's manifest names no file for {part!r}.", hint=REINSTALL)
-    sizes = [(part, key) for part, key in (("encoder", "dim"), ("sentence", "dim"), ("sentence", "max_tokens"))]
-    sizes += [("frontend", "frames"), ("frontend", "bands")]
+    sizes = [("encoder", "dim")] if is_wordless else [("encoder", "dim"), ("sentence", "dim"), ("sentence", "max_tokens")]
+    shape = ("samples",) if frontend.get("kind") == "waveform" else ("frames", "bands")
+    sizes += [("frontend", key) for key in shape]
     for part, key in sizes:
         value = manifest[part].get(key) if isinstance(manifest.get(part), dict) else None
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

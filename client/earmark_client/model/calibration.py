@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Calibration:
     """Probability that a clip named exactly like the query is what was asked for."""
     threshold: float
     """The probability a hit needs; below it, nothing was found."""
+    is_log_odds: float = 0.0
+    """1 where raw text evidence is log-odds already, 0 where it is a share in [0, 1]."""
 
     @classmethod
     def read(cls, part: Mapping[str, Any]) -> Calibration:
@@ -42,7 +44,8 @@ class Calibration:
             ModelError: one is missing or not a number.
         """
         try:
-            return cls(**{field.name: float(part[field.name]) for field in fields(cls)})
+            wanted = [field.name for field in fields(cls) if field.default is MISSING or field.name in part]
+            return cls(**{name: float(part[name]) for name in wanted})
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("The model's calibration is incomplete.") from error
 
@@ -55,8 +58,10 @@ def text_probability(raw: Floats, similarity: float | Floats, calibration: Calib
         similarity: How near the words are to the nearest label text, in [-1, 1]; broadcasts against `raw`.
         calibration: The model's.
     """
-    inside = np.clip(raw, SMALLEST_RAW, 1 - SMALLEST_RAW)
-    log_odds = np.log(inside / (1 - inside))
+    log_odds: Any = raw
+    if not calibration.is_log_odds:
+        inside = np.clip(raw, SMALLEST_RAW, 1 - SMALLEST_RAW)
+        log_odds = np.log(inside / (1 - inside))
     return _sigmoid(calibration.text_slope * log_odds + calibration.text_similarity * similarity + calibration.text_offset)
 
 

@@ -35,15 +35,18 @@ class VectorStore(ClipStore):
         *,
         model_version: str,
         vectors: Mapping[str, Rows],
+        beside: bool = False,
     ) -> NDArray[np.int64]:
         """Store n segments, of one clip or of many, and their vectors: kind -> (n, dim) rows, or (int8 rows, (n,) scales).
 
-        Gives their ids (n,) int64, ascending. Aim at 500 segments a call: each call makes its own blobs.
+        Gives their ids (n,) int64, ascending. Aim at 500 segments a call: each call makes its own blobs. Segments that are made
+        `beside` those of a clip that is searchable are seen by nobody until `finish_describing`.
         """
-        last = int(self._one("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'segments'", ())[0])
+        model = self.model_id(model_version) * (-1 if beside else 1)
+        last = int(self._one("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'all_segments'", ())[0])
         ids = np.arange(last + 1, last + 1 + len(clip_ids), dtype=np.int64)
-        rows = zip(ids.tolist(), map(int, clip_ids), map(float, starts_s), map(float, ends_s), strict=True)
-        self._write_many("INSERT INTO segments (id, clip_id, start_s, end_s) VALUES", rows)
+        rows = zip(ids.tolist(), map(int, clip_ids), map(float, starts_s), map(float, ends_s), [model] * len(ids), strict=True)
+        self._write_many("INSERT INTO all_segments (id, clip_id, start_s, end_s, model) VALUES", rows)
         self.add_vectors(ids, model_version=model_version, vectors=vectors)
         return ids
 
@@ -112,10 +115,23 @@ class VectorStore(ClipStore):
         self._write("DELETE FROM words WHERE rowid = ?", (clip_id,))
         self._write("DELETE FROM clips WHERE id = ?", (clip_id,))
 
-    def _forget_segments(self, clip_id: int) -> None:
-        gone = np.array(
-            [row[0] for row in self._all("SELECT id FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))], np.int64
-        )
+    def forget_described(self, clip_id: int, version: str) -> None:
+        """Forget what was made beside of a clip, segments and vectors."""
+        self._forget_segments(clip_id, -self.model_id(version))
+
+    def forget_model(self, version: str) -> None:
+        """Forget a model that is not in force: its segments, its vectors, and that there was one."""
+        model = self.model_id(version)
+        self.delete_vectors(version)
+        self._write("DELETE FROM all_segments WHERE model IN (?, ?)", (model, -model))
+        self._write("DELETE FROM described WHERE model = ?", (model,))
+        self._write("DELETE FROM models WHERE id = ?", (model,))
+
+    def _forget_segments(self, clip_id: int, model: int | None = None) -> None:
+        """Forget a clip's segments and their vectors: of all models, or of one."""
+        where, values = "clip_id = ? AND ifnull(model = ?, 1)", (clip_id, model)
+        found = self._all(f"SELECT id FROM all_segments WHERE {where} ORDER BY id", values)  # noqa: S608  (constants)
+        gone = np.array([row[0] for row in found], np.int64)
         if len(gone):
             touched = self._all(
                 "SELECT id, first_id, rows, ids FROM vector_blobs WHERE last_id >= ? AND first_id <= ?",
@@ -124,7 +140,7 @@ class VectorStore(ClipStore):
             for blob_id, first_id, rows, ids in touched:
                 if np.isin(bytes_to_ids(ids, first_id, rows), gone).any():
                     self._rewrite_blob(blob_id, gone)
-        self._write("DELETE FROM segments WHERE clip_id = ?", (clip_id,))
+        self._write(f"DELETE FROM all_segments WHERE {where}", values)  # noqa: S608  (constants)
 
     def _rewrite_blob(self, blob_id: int, gone: NDArray[np.int64]) -> None:
         kind, model_version = self._one("SELECT kind, model_version FROM vector_blobs WHERE id = ?", (blob_id,))
@@ -172,7 +188,10 @@ class VectorStore(ClipStore):
         return Block(bytes_to_ids(ids, first_id, rows), values, None if scales is None else np.frombuffer(scales, "<f4"))
 
     def _pending_segments(self) -> NDArray[np.int64]:
-        rows = self._all("SELECT s.id FROM clips c JOIN segments s ON s.clip_id = c.id WHERE c.state = 'pending' ORDER BY s.id")
+        rows = self._all(
+            "SELECT s.id FROM clips c JOIN all_segments s ON s.clip_id = c.id WHERE c.state = 'pending'"
+            " UNION SELECT id FROM all_segments WHERE model < 0 ORDER BY 1"
+        )
         return np.array([row[0] for row in rows], np.int64)
 
 

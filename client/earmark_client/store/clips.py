@@ -42,7 +42,9 @@ class ClipStore(Connection):
 
     def finish_clip(self, clip_id: int, *, duration_s: float, names: str = "") -> None:
         """Make a clip searchable, in the transaction that stored its last segments; `names` are its path's words."""
+        version = self._one("SELECT model_version FROM clips WHERE id = ?", (clip_id,))[0]
         self._write("UPDATE clips SET state = 'ready', duration_s = ? WHERE id = ?", (duration_s, clip_id))
+        self._write("INSERT OR IGNORE INTO described (clip_id, model) VALUES (?, ?)", (clip_id, self.model_id(version)))
         self._write("INSERT OR REPLACE INTO words (rowid, names, corrections) VALUES (?, ?, '')", (clip_id, names))
 
     def clip_by_hash(self, content_sha256: str) -> StoredClip | None:
@@ -62,7 +64,54 @@ class ClipStore(Connection):
 
     def stored_until_s(self, clip_id: int) -> float:
         """The end of the clip's last stored segment, 0 if it has none."""
-        return float(self._one("SELECT ifnull(max(end_s), 0.0) FROM segments WHERE clip_id = ?", (clip_id,))[0])
+        return float(self._one("SELECT ifnull(max(end_s), 0.0) FROM all_segments WHERE clip_id = ?", (clip_id,))[0])
+
+    def model_in_force(self) -> str | None:
+        """The version of the model whose segments are searched; None before the first clip."""
+        row = self._first(
+            "SELECT version FROM models WHERE id = ifnull((SELECT value FROM meta WHERE key = 'model_in_force'), 1)", ()
+        )
+        return None if row is None else str(row[0])
+
+    def set_model_in_force(self, version: str) -> None:
+        """Let this model's segments be the ones that are searched, and no others."""
+        self._write("INSERT OR REPLACE INTO meta VALUES ('model_in_force', ?)", (self.model_id(version),))
+
+    def model_id(self, version: str) -> int:
+        """The number that a model's segments carry; a new one for a model that is not known."""
+        known = self._known_model(version)
+        return known or int(self._write("INSERT INTO models (version) VALUES (?)", (version,)).lastrowid or 0)
+
+    def _known_model(self, version: str) -> int:
+        row = self._first("SELECT id FROM models WHERE version = ?", (version,))
+        return 0 if row is None else int(row[0])
+
+    def described_clips(self, version: str) -> set[int]:
+        """The clips whose segments this model has made, all of them."""
+        return {row[0] for row in self._all("SELECT clip_id FROM described WHERE model = ?", (self._known_model(version),))}
+
+    def unheard(self, version: str) -> int:
+        """How many searchable clips this model has not described."""
+        statement = (
+            "SELECT count(*) FROM clips WHERE state = 'ready' AND id NOT IN (SELECT clip_id FROM described WHERE model = ?)"
+        )
+        return int(self._one(statement, (self._known_model(version),))[0])
+
+    def is_described(self, clip_id: int, version: str) -> bool:
+        """Whether this model has made all segments of a clip."""
+        values = (clip_id, self._known_model(version))
+        return self._first("SELECT 1 FROM described WHERE clip_id = ? AND model = ?", values) is not None
+
+    def described_until_s(self, clip_id: int, version: str) -> float:
+        """The end of the last segment that was made beside the ones in force, 0 if there is none."""
+        statement = "SELECT ifnull(max(end_s), 0.0) FROM all_segments WHERE clip_id = ? AND model = ?"
+        return float(self._one(statement, (clip_id, -self._known_model(version)))[0])
+
+    def finish_describing(self, clip_id: int, version: str) -> None:
+        """A clip's segments that were made beside are complete: they are this model's."""
+        model = self.model_id(version)
+        self._write("UPDATE all_segments SET model = ? WHERE clip_id = ? AND model = ?", (model, clip_id, -model))
+        self._write("INSERT OR IGNORE INTO described (clip_id, model) VALUES (?, ?)", (clip_id, model))
 
     def add_path(self, clip_id: int, path: str) -> None:
         """Note that the clip's file lies at `path`; what lay there before is no longer there."""
@@ -152,17 +201,19 @@ class ClipStore(Connection):
         segments = self._one("SELECT count(*) FROM segments")[0]
         return Counts(ready[0], pending, segments, ready[1], ready[2])
 
-    def segments(self) -> SegmentTable:
-        """Every searchable segment; a million take about a second."""
+    def segments(self, model_version: str | None = None) -> SegmentTable:
+        """Every segment of the model in force, or of another, that is searchable; a million take about a second."""
         pending = self._all("SELECT id FROM clips WHERE state = 'pending'")
-        table = self._segment_table("SELECT id, clip_id, start_s, end_s FROM segments ORDER BY id", ())
+        source = "segments" if model_version is None else "all_segments WHERE model = ?"
+        values = () if model_version is None else (self._known_model(model_version),)
+        table = self._segment_table(f"SELECT id, clip_id, start_s, end_s FROM {source} ORDER BY id", values)  # noqa: S608  (constants)
         if not pending:
             return table
         keep = ~np.isin(table.clip_ids, [row[0] for row in pending])
         return SegmentTable(table.ids[keep], table.clip_ids[keep], table.start_s[keep], table.end_s[keep])
 
     def segments_of(self, clip_id: int) -> SegmentTable:
-        """The segments of one clip, pending or ready."""
+        """The segments that the model in force made of one clip, pending or ready."""
         return self._segment_table("SELECT id, clip_id, start_s, end_s FROM segments WHERE clip_id = ? ORDER BY id", (clip_id,))
 
     def _segment_table(self, statement: str, values: tuple[int, ...]) -> SegmentTable:

@@ -114,7 +114,26 @@ SAID_WORDS = (
     "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION, SAID_WORDS)
+SEVERAL_MODELS = (
+    # Each model cuts sound in its own way: a segment belongs to one. `segments` are those of the model in force, so that no reader can
+    # mix two. A negative number marks what is still being made beside it, which no reader sees.
+    "CREATE TABLE models (id INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE)",
+    "INSERT INTO models (version) SELECT model_version FROM clips GROUP BY model_version ORDER BY min(id)",
+    "ALTER TABLE segments RENAME TO all_segments",
+    "ALTER TABLE all_segments ADD COLUMN model INTEGER NOT NULL DEFAULT 1",
+    """UPDATE all_segments SET model = (SELECT m.id FROM models m JOIN clips c ON c.model_version = m.version WHERE c.id = clip_id)
+        WHERE (SELECT count(*) FROM models) > 1""",
+    "CREATE INDEX segments_being_made ON all_segments (model) WHERE model < 0",
+    """CREATE TABLE described (
+        clip_id INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE,
+        model INTEGER NOT NULL,
+        PRIMARY KEY (clip_id, model)) WITHOUT ROWID""",
+    "INSERT INTO described SELECT c.id, m.id FROM clips c JOIN models m ON m.version = c.model_version WHERE c.state = 'ready'",
+    """CREATE VIEW segments AS SELECT id, clip_id, start_s, end_s FROM all_segments
+        WHERE model = ifnull((SELECT value FROM meta WHERE key = 'model_in_force'), 1)""",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION, SAID_WORDS, SEVERAL_MODELS)
 
 
 def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:

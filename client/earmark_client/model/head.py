@@ -1,0 +1,162 @@
+"""The shipped model's head: encoder output -> text vector, strength and sound vector; words' direction -> query vector.
+
+`labeler.py` tells what the *label bridge* is that it computes; heads of imported models are in `imported.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from earmark_shared.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
+
+HIGHEST_CODE = 127
+PRODUCT_ROWS = 8
+
+
+def quantize_output(encoder_output: Floats) -> tuple[Codes, Floats]:
+    """Encoder output `(n, dim)`, nothing negative -> codes `(n, dim) int8` and scale `(n,) float32`; off by at most scale / 2."""
+    scale = (np.maximum(encoder_output.max(axis=1), 1e-12) / HIGHEST_CODE).astype(np.float32)
+    codes = np.rint(np.maximum(encoder_output, 0) / scale[:, None])
+    return np.minimum(codes, HIGHEST_CODE).astype(np.int8), scale
+
+
+def dequantize_output(codes: Codes, scale: Floats) -> Floats:
+    """Codes `(n, dim) int8` and scale `(n,)` -> encoder output `(n, dim) float32`."""
+    return codes.astype(np.float32) * scale.astype(np.float32)[:, None]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a segment keeps: `text (n, text_dim)` unit, `strength (n,)`, `sound (n, sound_dim)` unit; all float32."""
+
+    text: Floats
+    strength: Floats
+    sound: Floats
+    corrected: Floats | None = None
+    """`(n, text_dim)` what a released head makes of `text`, where one is in force."""
+
+    @property
+    def searched(self) -> Floats:
+        """The text vectors that searches and labels go by: `(n, text_dim)`."""
+        return self.text if self.corrected is None else self.corrected
+
+    def rows(self, which: slice) -> Vectors:
+        """The same of some segments."""
+        corrected = None if self.corrected is None else self.corrected[which]
+        return Vectors(self.text[which], self.strength[which], self.sound[which], corrected)
+
+
+def mean_direction(vectors: Floats) -> Floats:
+    """The unit vector `(dim,)` between unit vectors `(n, dim)`."""
+    total = vectors.sum(axis=0)
+    direction: Floats = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+    return direction
+
+
+class Head:
+    """The head's arrays and the arithmetic on them; a segment's bits don't depend on its batch (see `in_groups`)."""
+
+    knows_words = True
+    """Whether words can be compared with what it makes of sound."""
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the arrays of head.safetensors.
+
+        Raises:
+            ModelError: one is missing or doesn't fit.
+        """
+        try:
+            full = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+            self._kernel = full["class_codes"] * full["class_scale"]
+            self._bias = full["class_bias"]
+            self._fold = np.ascontiguousarray((full["fold"] / full["class_spread"]).T)
+            self.class_vectors = np.ascontiguousarray((full["fold"] * full["class_spread"]).T)
+            self._phrases = full["phrase_codes"] * full["phrase_scale"][:, None]
+            self._phrase_starts = arrays["phrase_starts"].astype(np.int64)
+            self._sharpness = float(full["sharpness"][0])
+            self._parts = [{key: full[f"{part}_{key}"] for key in ("mean", "spread", "axes")} for part in ("output", "multi")]
+            self._multi_start = int(full["multi_start"][0])
+            self._shares = np.sqrt(full["sound_shares"])
+        except KeyError as error:
+            raise ModelError(f"The model's head has no {error.args[0]!r}.") from error
+
+    @property
+    def text_dim(self) -> int:
+        """Length of a text vector."""
+        return int(self.class_vectors.shape[1])
+
+    @property
+    def sound_dim(self) -> int:
+        """Length of a sound vector."""
+        return sum(part["axes"].shape[1] for part in self._parts)
+
+    def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
+        """Encoder output `(n, dim)` and multi-scale features `(n, F)` of n segments -> what they keep."""
+        output = np.asarray(encoder_output, np.float32)
+        folded = in_groups(self.class_probabilities(output), self._fold)
+        strength = np.sqrt(in_rows(folded * folded))
+        text = np.asarray(folded / np.maximum(strength, np.float32(1e-12))[:, None], np.float32)
+        return Vectors(text, strength, self._describe_sound(output, multi_scale))
+
+    def class_probabilities(self, encoder_output: Floats) -> Floats:
+        """Encoder output `(n, dim)` -> `(n, classes)` in [0, 1]."""
+        logits = in_groups(encoder_output, self._kernel) + self._bias
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
+
+    def _describe_sound(self, encoder_output: Floats, multi_scale: Floats) -> Floats:
+        """Two parts, each of unit length before it gets its share; square roots tame the encoder's few loud outputs."""
+        stop = self._multi_start + len(self._parts[1]["mean"])
+        inputs = (np.sqrt(np.maximum(encoder_output, 0)), multi_scale[:, self._multi_start : stop])
+        pieces = []
+        for values, part, share in zip(inputs, self._parts, self._shares, strict=True):
+            piece = in_groups(((values - part["mean"]) / part["spread"]).astype(np.float32), part["axes"])
+            length = np.maximum(np.sqrt(in_rows(piece * piece)), np.float32(1e-12))
+            pieces.append(piece * np.asarray(share / length, np.float32)[:, None])
+        return np.concatenate(pieces, axis=1)
+
+    def understand(self, direction: Floats) -> tuple[Floats, float, Floats]:
+        """Words' direction `(sentence_dim,)` -> query vector `(text_dim,)`, the nearest phrase's similarity, `(classes,)` weights."""
+        weights, similarity = self.weigh_classes(direction)
+        return self.fold_query(weights), similarity, weights
+
+    def weigh_classes(self, direction: Floats) -> tuple[Floats, float]:
+        """Words' direction `(sentence_dim,)` -> weights `(classes,)` that sum to 1, and the nearest phrase's similarity."""
+        nearest = np.maximum.reduceat(self._phrases @ direction, self._phrase_starts)
+        odds = np.exp((nearest - nearest.max()) * self._sharpness)
+        return (odds / odds.sum()).astype(np.float32), float(nearest.max())
+
+    def fold_query(self, weights: Floats) -> Floats:
+        """Class weights `(classes,)` -> query vector `(text_dim,)`."""
+        vector: Floats = np.einsum("i,ij->j", weights, self.class_vectors)
+        return vector
+
+
+def in_rows(values: Floats) -> Floats:
+    """Each row's sum `(n,)`, by the same pairwise order whatever n is."""
+    sums: Floats = np.ascontiguousarray(values).sum(axis=1, dtype=np.float32)
+    return sums
+
+
+def in_groups(rows: Floats, matrix: Floats) -> Floats:
+    """Rows `(n, dim)` times `(dim, m)` in products of eight rows, the last filled up: a row's bits can't depend on the others.
+
+    A BLAS chooses its order of summing by the shape and by its number of threads, which is one here; within one shape every row
+    meets the same kernels (held by a test).
+    """
+    padded = np.zeros((-(-len(rows) // PRODUCT_ROWS) * PRODUCT_ROWS, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    product = np.empty((len(padded), matrix.shape[1]), np.float32)
+    for start in range(0, len(padded), PRODUCT_ROWS):
+        group = slice(start, start + PRODUCT_ROWS)
+        np.matmul(padded[group], matrix, out=product[group])
+    return product[: len(rows)]

@@ -1,0 +1,90 @@
+"""A model hears a library's clips again from their files: its segments are made beside those in force, and seen by nobody until then.
+
+Killed at any moment: what was committed stays, and the next time goes on after a clip's last stored segment.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_client.ingest import Claims, Ingest
+from earmark_client.intake import Intake, Tally
+from earmark_client.labelling import LabelSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from earmark_client.describe import Model
+    from earmark_client.ingest import Begun, Finished, Known, Refused
+    from earmark_client.intake import AddProgress, AddReport
+    from earmark_client.records import Clip
+    from earmark_client.store.database import Database
+
+
+class _Wanted(Claims):
+    """Takes on known clips and nothing else: a file that has changed since is not what the library knows."""
+
+    def __init__(self, wanted: dict[str, float]) -> None:
+        super().__init__((), wanted)
+        self._wanted = wanted
+
+    def take(self, content_sha256: str) -> float | None:
+        """Where to go on from (s), or None if it is not wanted, or taken."""
+        return super().take(content_sha256) if content_sha256 in self._wanted else None
+
+
+class _Beside(Intake):
+    """Stores a second model's segments of clips that are there; clips, names and labels stay as they are."""
+
+    def __init__(self, database: Database, model: Model, labels: LabelSet, wanted: dict[str, Clip]) -> None:
+        super().__init__(database, model, labels)
+        self._is_beside = True
+        self._wanted = wanted
+
+    def _begin(self, event: Begun) -> None:
+        self._clips[event.content_sha256] = self._wanted[event.content_sha256].id
+
+    def _recognize(self, event: Known, tally: Tally) -> None:
+        tally.current = str(event.path)
+        tally.known += 1
+
+    def _finish(self, event: Finished, clip_id: int, tally: Tally) -> None:  # noqa: ARG002  the clip's length is known
+        self._best.pop(clip_id, None)
+        self._database.finish_describing(clip_id, self._model.base_version)
+        tally.added += 1
+
+    def _take_back(self, event: Refused, tally: Tally) -> None:
+        tally.problems.append((str(event.path), event.error))
+        clip_id = None if event.content_sha256 is None else self._clips.pop(event.content_sha256, None)
+        if clip_id is not None:
+            self._batches = [(owner, batch) for owner, batch in self._batches if owner != clip_id]
+            self._best.pop(clip_id, None)
+            self._database.forget_described(clip_id, self._model.base_version)
+
+
+def undescribed(database: Database, model: Model) -> list[Clip]:
+    """The searchable clips that this model has not heard, by id."""
+    if not database.unheard(model.base_version):
+        return []
+    known = database.described_clips(model.base_version)
+    return [clip for clip in database.clips() if clip.id not in known]
+
+
+def is_there(clip: Clip) -> bool:
+    """Whether a clip has a file at one of its paths; what is in it is seen when it is read."""
+    return any(Path(path).is_file() for path in clip.paths)
+
+
+def read_again(
+    database: Database, model: Model, on_progress: Callable[[AddProgress], None] | None = None, *, jobs: int | None = None
+) -> AddReport:
+    """Make this model's segments of every clip that lacks them and whose file is there; the caller holds the home's lock."""
+    wanted = {clip.content_sha256: clip for clip in undescribed(database, model)}
+    begun = {sha: database.described_until_s(clip.id, model.base_version) for sha, clip in wanted.items()}
+    paths = [Path(path) for clip in wanted.values() for path in clip.paths]
+    files = [(path, path.parent) for path in paths if path.is_file()]
+    labels = LabelSet(model, database.label_list())
+    with closing(Ingest(model, labels, _Wanted(begun), jobs=jobs).run(files)) as events:
+        return _Beside(database, model, labels, wanted).store(events, Tally(len(files)), on_progress)
