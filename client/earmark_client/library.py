@@ -109,8 +109,11 @@ class Library:
             self._follow()
             models.catch_up(self._home, self._model, self._shipped, on_progress)
             self._follow()
-            own = self._database.label_list()
-            return add_sounds(self._database, self._model, LabelSet(self._model, own), paths, jobs=jobs, on_progress=on_progress)
+            labels = LabelSet(self._model, self._database.label_list())
+            report = add_sounds(self._database, self._model, labels, paths, jobs=jobs, on_progress=on_progress)
+            if report.moved:  # maybe a clip that the model in force could not find until now
+                models.catch_up(self._home, self._model, self._shipped, on_progress)
+            return report
 
     def search(self, query: Query) -> Answer:
         """Answer a query: hits best first, or none and the nearest miss.
