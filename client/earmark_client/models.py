@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from earmark_shared.errors import EarmarkError
 
 IMPORTED = "imported"
+LISTED = "`earmark model list` shows what there is."
 BASE = "base"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 WORDS = {
@@ -109,27 +111,31 @@ def find(home: Home, name: str, shipped: Path, *, device: str = "cpu") -> Model:
     """
     folder = shipped if name == BASE else imported_folder(home) / name
     if name != BASE and not (NAME.fullmatch(name) and (folder / MANIFEST).is_file()):
-        raise SettingsError(f"There is no model {name}.", hint="`earmark model list` shows what there is.")
+        raise SettingsError(f"There is no model {name}.", hint=LISTED)
     return updating.follow(home, Model(Bundle.load(folder), device=device))
 
 
 def known(home: Home, shipped: Path) -> list[KnownModel]:
-    """The shipped model, then the imported ones by name."""
+    """The shipped model, then the imported ones by name; one that is damaged is listed as that, so that it can be removed."""
+    return [_look_at(home, BASE, shipped), *(_look_at(home, folder.name, folder) for folder in _folders(home))]
+
+
+def _look_at(home: Home, name: str, folder: Path) -> KnownModel:
     database = home.database
-    bundles = [(BASE, Bundle.load(shipped)), *((path.name, Bundle.load(path)) for path in _folders(home))]
-    in_force = database.model_in_force() or bundles[0][1].version
-    return [
-        KnownModel(
-            name=name,
-            kind=str(bundle.manifest.get("kind", "shipped")),
-            words=WORDS[bundle.section("head").get("kind")],
-            segment_s=bundle.section("segment")["samples"] / 16_000,
-            clips=len(database.described_clips(bundle.version)),
-            is_in_force=bundle.version == in_force,
-            version=bundle.version,
-        )
-        for name, bundle in bundles
-    ]
+    try:
+        bundle = Bundle.load(folder)
+        samples, words = int(bundle.section("segment")["samples"]), WORDS[bundle.section("head").get("kind")]
+    except (ModelError, KeyError, TypeError, ValueError) as error:
+        return KnownModel(name, "damaged", str(error), 0.0, 0, is_in_force=False, version="")
+    return KnownModel(
+        name=name,
+        kind=str(bundle.manifest.get("kind", "shipped")),
+        words=words,
+        segment_s=samples / 16_000,
+        clips=len(database.described_clips(bundle.version)),
+        is_in_force=database.model_in_force() == bundle.version or (name == BASE and database.model_in_force() is None),
+        version=bundle.version,
+    )
 
 
 def gone(home: Home, model: Model) -> list[Clip]:
@@ -156,26 +162,29 @@ def use(home: Home, model: Model, on_progress: Callable[[AddProgress], None] | N
     return UseReport(model.version, heard.added, tuple(undescribed(database, model)), heard.problems)
 
 
-def remove(home: Home, name: str, shipped: Path) -> None:
-    """Forget an imported model: its folder, its segments and vectors, and what was said of moments in them.
+def remove(home: Home, name: str) -> None:
+    """Forget an imported model: its folder, its segments and vectors, and what was said of moments in them; also a damaged one.
 
     Raises:
         SettingsError: there is none of that name, it is the shipped one, or it is in force.
     """
     if name == BASE:
         raise SettingsError("The shipped model stays.", hint="`earmark model list` shows the imported ones.")
-    model, database = find(home, name, shipped), home.database
-    if database.model_in_force() == model.base_version:
+    folder, database = imported_folder(home) / name, home.database
+    if not NAME.fullmatch(name) or not folder.is_dir():
+        raise SettingsError(f"There is no model {name}.", hint=LISTED)
+    versions = [version for version in database.all_models() if version.rpartition("-")[0] == name]
+    if database.model_in_force() in versions:
         raise SettingsError(f"The model {name} is in force.", hint="Go back first: earmark model use base")
     with database.transaction():
-        database.forget_model(model.base_version)
-    shutil.rmtree(imported_folder(home) / name)
+        for version in versions:
+            database.forget_model(version)
+    shutil.rmtree(folder)
 
 
 def catch_up(home: Home, model: Model, shipped: Path, on_progress: Callable[[AddProgress], None] | None = None) -> None:
     """Before sounds are added: a newer shipped model takes over from an older one, and files that came back are heard."""
-    is_imported = any(Bundle.load(path).version == model.base_version for path in _folders(home))
-    current = model if is_imported else find(home, BASE, shipped, device=model.device)
+    current = model if model.bundle.folder.parent == imported_folder(home) else find(home, BASE, shipped, device=model.device)
     if current.base_version != model.base_version or any(map(is_there, undescribed(home.database, current))):
         use(home, current, on_progress)
 
@@ -187,8 +196,9 @@ def _folders(home: Home) -> list[Path]:
 def _by_version(home: Home, version: str, shipped: Path) -> Bundle:
     """The installed model of that version: shipped now, shipped before and kept beside it, or imported."""
     for folder in (shipped, *sorted(shipped.parent.glob("base*")), *_folders(home)):
-        if (folder / MANIFEST).is_file() and (bundle := Bundle.load(folder)).version == version:
-            return bundle
+        with suppress(ModelError):  # another one's damage is not in the way
+            if (bundle := Bundle.load(folder)).version == version:
+                return bundle
     raise ModelError(
         f"The model {version}, which this library is searched by, is not there.",
         hint="Put its folder back, or have the shipped one hear every clip again: earmark model use base",

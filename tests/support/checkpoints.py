@@ -10,6 +10,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+torch.set_num_threads(1)  # two would wait for each other on a busy machine
+
 SENTENCES = ("dog barking", "This is a sound of rain on a tin roof", "church bells", "a siren", "footsteps on gravel", "wind")
 AST_NAMES = ("Dog", "Rain", "Siren", "Church bell", "Wind noise (microphone)")
 

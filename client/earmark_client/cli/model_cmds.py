@@ -111,12 +111,11 @@ def use(session: Session, name: str, *, is_agreed: bool) -> None:
 def remove(session: Session, name: str, *, is_agreed: bool) -> None:
     """Forget an imported model that is not in force: its folder and its vectors."""
     from earmark_client import models
-    from earmark_client.library import BASE_MODEL
     from earmark_client.store.home import open_home
 
     session.confirm(REMOVING.format(name=name), is_agreed=is_agreed)
     with open_home(session.settings.home, session.unlock(), write=True, older=session.older) as home:
-        models.remove(home, name, BASE_MODEL)
+        models.remove(home, name)
     session.output.note(f"removed the model {name}")
 
 

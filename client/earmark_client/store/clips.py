@@ -86,6 +86,10 @@ class ClipStore(Connection):
         row = self._first("SELECT id FROM models WHERE version = ?", (version,))
         return 0 if row is None else int(row[0])
 
+    def all_models(self) -> list[str]:
+        """The versions of all models that ever described a clip here and were not forgotten."""
+        return [row[0] for row in self._all("SELECT version FROM models ORDER BY id")]
+
     def described_clips(self, version: str) -> set[int]:
         """The clips whose segments this model has made, all of them."""
         return {row[0] for row in self._all("SELECT clip_id FROM described WHERE model = ?", (self._known_model(version),))}
