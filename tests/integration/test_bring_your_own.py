@@ -33,6 +33,7 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     make.make_ast(folder / "ast")
     make.make_ast(folder / "one-of", problem_type="single_label_classification", seed=11)
+    make.make_ast(folder / "twice", names=("Dog", "dog", "Cat\n, tom"), seed=16)
     make.make_ast(folder / "unnamed", names=("LABEL_0", "LABEL_1"), seed=12)
     make.make_clap(folder / "clap")
     make.make_clap(folder / "fused", truncation="fusion", seed=13)
@@ -91,6 +92,12 @@ def test_every_kind_is_exported_to_a_graph_that_does_the_same(checkpoints, tmp_p
     assert bundle.manifest["parity"].keys() == done.parity.keys()
     assert {path.suffix for path in bundle.folder.iterdir()} <= {".onnx", ".safetensors", ".json"}
     assert bundle.manifest["sources"]["model.safetensors"]
+
+
+def test_classes_of_one_name_are_told_apart(checkpoints, tmp_path, base):
+    imported(checkpoints, "twice", tmp_path, base)
+    rows = json.loads((tmp_path / "imported" / "twice" / "labels.json").read_text())["labels"]
+    assert [row["name"] for row in rows] == ["dog", "dog (1)", "cat , tom"]
 
 
 def test_parity_is_measured_where_all_sounds_are_alike_too(checkpoints, tmp_path, base, monkeypatch):

@@ -153,8 +153,13 @@ def _write_text(folder: Path, checkpoint: Checkpoint, network: Network, sections
 def _class_names(checkpoint: Checkpoint) -> list[str]:
     """The classes' names in lower case, in order; none if nobody named them."""
     named = checkpoint.config.get("id2label") or {}
-    names = [str(named[key]).strip().lower() for key in sorted(named, key=int)]
-    return [] if not names or all(UNNAMED.fullmatch(name) for name in names) else names
+    names = [" ".join(str(named[key]).lower().split()) for key in sorted(named, key=int)]
+    if all(UNNAMED.fullmatch(name) for name in names):
+        return []
+    for place, name in enumerate(names):
+        if name in names[:place]:  # a label's name is its key
+            names[place] = f"{name} ({place})"
+    return names
 
 
 def _class_arrays(network: Network, checkpoint: Checkpoint, names: list[str], base: Bundle) -> dict[str, npt.NDArray[Any]]:
