@@ -2,7 +2,7 @@
 
     python scripts/train_student.py --data DIR --work DIR --out encoder.onnx [--wheels DIR] [--steps 5000] [--device cuda]
 
-Whatever is made on the way stays in --work: the recordings as mel frames, the lessons, and a checkpoint every hundred steps, so
+Whatever is made on the way stays in --work: the recordings as mel frames, the lessons, and a checkpoint every fifty steps, so
 that the same command goes on where it was stopped. The same folder of recordings and seed give the same lessons and order. The
 recordings are those that benchmarks never test: see student/sounds.py. At the end the student is held against the teacher on
 recordings that were held out; benchmarks/labeler.py tells the rest.
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from base_model.audio_graph import Convolution
     from student.sounds import Floats, Sounds
 
-WIDTHS = (32, 56, 104, 112, 208, 208, 416, 400, 400, 384, 368, 320, 448, 1024)
-PRUNING_PATCHES, EQUALIZING_PATCHES = 1024, 256
+WIDTHS = (32, 64, 120, 120, 240, 240, 464, 448, 432, 416, 384, 336, 464, 1024)
+PRUNING_PATCHES = 768
 HELD_CLIPS = 100
 SEED = 1
 
@@ -68,7 +68,6 @@ def pruned(upstream: Upstream, lessons: Lessons, widths: tuple[int, ...], path: 
         patches = torch.from_numpy(lessons.shard(0)[0][:PRUNING_PATCHES].astype(np.float32))
         teacher = from_convolutions(upstream.layers)
         student = pruning.prune(teacher, pruning.choose(teacher, patches, widths), patches)
-        pruning.equalize(student, patches[:EQUALIZING_PATCHES])
         torch.save(student.state_dict(), path)
     student.load_state_dict(torch.load(path))
     student.quantize()
@@ -104,12 +103,12 @@ def train(options: argparse.Namespace) -> None:
     lessons = Lessons(options.work / "lessons", sounds, teacher, SEED, with_held=options.all)
     name = "-".join(map(str, options.widths))
     student = pruned(upstream, lessons, options.widths, options.work / f"pruned-{name}.pt")
-    say("pruned: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
+    trained = options.work / f"trained-{name}.pt"
+    if not trained.exists():
+        say("pruned: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
     embedding = torch.from_numpy(lessons.shard(0)[1].astype(np.float32))
     plan = Plan(options.steps, options.rate, SEED, options.shards, options.device)
-    Training(student, Loss(embedding, upstream.kernel, upstream.bias), plan, options.work / f"trained-{name}.pt").run(
-        lessons, say
-    )
+    Training(student, Loss(embedding, upstream.kernel, upstream.bias), plan, trained).run(lessons, say)
     student.to("cpu")
     say("trained: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
     graph = to_bytes(export.encoder_graph(student))

@@ -45,8 +45,8 @@ def _float_layer(layer: Layer, source: str, name: str) -> tuple[list[onnx.NodePr
 
 
 def _integer_layer(layer: Layer, source: str, name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    scale = layer.weight_scale().cpu().numpy().astype(np.float32)
-    kernel = np.rint(layer.kernel.detach().cpu().numpy() / scale[:, None, None, None]).astype(np.int8)
+    scale = layer.scale.cpu().numpy()
+    kernel = np.rint(layer.rounded_kernel().detach().cpu().numpy() / scale[:, None, None, None]).astype(np.int8)
     bias = np.rint(layer.bias.detach().cpu().numpy().astype(np.float64) / (scale.astype(np.float64) * ACTIVATION_STEP))
     inputs = [source, "step", "zero", f"{name}_kernel", f"{name}_scale", f"{name}_zero", "step", "zero", f"{name}_bias"]
     constants = [

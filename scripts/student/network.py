@@ -51,15 +51,18 @@ class Layer(nn.Module):
         self.stride, self.is_depthwise = STRIDES[at], at % 2 == 1
         self.rounds_kernel, self.rounds_output = at >= FLOAT_LAYERS, at >= FLOAT_LAYERS - 1
         self.is_quantized = False
-
-    def weight_scale(self) -> Tensor:
+        self.register_buffer("scale", torch.ones(len(kernel)))
         """`(out,)`: the value of one step of the stored kernel."""
-        return self.kernel.detach().abs().amax(dim=(1, 2, 3)).clamp_min(1e-8) / WEIGHT_PEAK
+        self.set_scale()
+
+    def set_scale(self) -> None:
+        """Lay each output channel's grid over its kernel as it is now."""
+        self.scale.copy_(self.kernel.detach().abs().amax(dim=(1, 2, 3)).clamp_min(1e-8) / WEIGHT_PEAK)
 
     def rounded_kernel(self) -> Tensor:
         """The kernel as it will be stored, in float; gradients pass the rounding as if it were not there."""
-        scale, zero = self.weight_scale(), torch.zeros(len(self.kernel), dtype=torch.int32, device=self.kernel.device)
-        return torch.fake_quantize_per_channel_affine(self.kernel, scale, zero, 0, -WEIGHT_PEAK, WEIGHT_PEAK)
+        zero = torch.zeros(len(self.kernel), dtype=torch.int32, device=self.kernel.device)
+        return torch.fake_quantize_per_channel_affine(self.kernel, self.scale, zero, 0, -WEIGHT_PEAK, WEIGHT_PEAK)
 
     def summed(self, x: Tensor) -> Tensor:
         """Before the ReLU."""
@@ -82,10 +85,10 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """`(n, 96, 64)` log-mel patches to `(n, 1024)`."""
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, layers: list[Layer], spread: Tensor) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(kernel, bias, at) for at, (kernel, bias) in enumerate(layers))
-        self.register_buffer("spread", torch.ones(layers[-1][0].shape[0]))
+        self.layers = nn.ModuleList(layers)
+        self.register_buffer("spread", spread)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """The embedding."""
@@ -105,10 +108,13 @@ class Encoder(nn.Module):
 
 def from_convolutions(convolutions: list[Convolution]) -> Encoder:
     """The teacher: the folded upstream layers as they are."""
-    return Encoder([(torch.from_numpy(layer.kernel.copy()), torch.from_numpy(layer.bias.copy())) for layer in convolutions])
+    pairs = [(torch.from_numpy(layer.kernel.copy()), torch.from_numpy(layer.bias.copy())) for layer in convolutions]
+    return Encoder([Layer(kernel, bias, at) for at, (kernel, bias) in enumerate(pairs)], torch.ones(len(pairs[-1][1])))
 
 
 def empty(shape: Shape) -> Encoder:
     """A student to load weights into."""
     kernels = [torch.zeros(shape.kernel(at)) for at in range(LAYERS)]
-    return Encoder([(kernel, torch.zeros(len(kernel))) for kernel in kernels])
+    return Encoder(
+        [Layer(kernel, torch.zeros(len(kernel)), at) for at, kernel in enumerate(kernels)], torch.ones(len(kernels[-1]))
+    )

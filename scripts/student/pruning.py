@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from student.network import FULL_WIDTHS, Encoder
+from student.network import FLOAT_LAYERS, FULL_WIDTHS, WEIGHT_PEAK, Encoder, Layer
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -25,6 +25,8 @@ Order = npt.NDArray[np.int64]
 ROWS = 60_000
 """Positions that a layer's least-squares problem is made of."""
 RIDGE = 1e-4
+PEAK_SHARE = 0.99
+"""A channel's range is made of this percentile of its values; `network.ACTIVATION_RANGE` times it can be held."""
 
 
 def keep(gram: Doubles, kernel: Doubles, width: int) -> Order:
@@ -109,62 +111,72 @@ def choose(teacher: Encoder, log_mel: Tensor, widths: tuple[int, ...]) -> list[O
 
 @torch.no_grad()
 def prune(teacher: Encoder, kept: list[Order], log_mel: Tensor) -> Encoder:
-    """A student of these channels, each pointwise layer solved on what the layers before it give."""
-    student: list[tuple[Tensor, Tensor]] = []
+    """A student of these channels whose every layer meets the teacher's sums on what the rounded layers before it give.
+
+    Every channel gets the same range: what a layer's outputs are divided by, the next one's inputs make good. It costs nothing when
+    the student runs, and lets 8 bits with one scale a layer hold channels whose loudness differs a hundredfold.
+    """
+    student: list[Layer] = []
     ours = theirs = log_mel[:, None]
+    ranges = torch.ones(1)
     for at, layer in enumerate(teacher.layers):
         chosen = torch.from_numpy(kept[at // 2])
         wanted = layer.summed(theirs)
-        if layer.kernel.shape[2] == 1:
-            inputs = torch.from_numpy(kept[at // 2 - 1])
-            prior = torch.cat([layer.kernel[chosen][:, inputs, 0, 0], layer.bias[chosen][:, None]], dim=1)
-            kernel, bias = _solve(ours, wanted[:, chosen], prior)
-        else:
-            kernel, bias = layer.kernel[chosen].clone(), layer.bias[chosen].clone()
-        student.append((kernel, bias))
-        ours = functional.relu(_summed(layer, ours, kernel, bias))
         theirs = functional.relu(wanted)
-    return Encoder(student)
-
-
-def _summed(layer: torch.nn.Module, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    if layer.stride == 2:
-        x = functional.pad(x, (0, 1, 0, 1))
-    padding = 0 if layer.stride == 2 else kernel.shape[2] // 2
-    return functional.conv2d(x, kernel, bias, layer.stride, padding, groups=len(kernel) if layer.is_depthwise else 1)
-
-
-def _solve(x: Tensor, wanted: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of weighted least squares, drawn towards `prior (out, in + 1)` where the data say nothing."""
-    problem = Problem.of(x, wanted)
-    start = prior.numpy().T
-    gram = problem.moments(problem.rows)
-    ridge = RIDGE * np.diag(gram).mean() * np.eye(len(gram))
-    moment = problem.moments(problem.sums - problem.rows @ start)
-    solved = (start + np.linalg.solve(gram + ridge, moment)).T.astype(np.float32)
-    kernel = torch.from_numpy(np.ascontiguousarray(solved[:, :-1]))[:, :, None, None]
-    return kernel, torch.from_numpy(np.ascontiguousarray(solved[:, -1]))
-
-
-@torch.no_grad()
-def equalize(student: Encoder, log_mel: Tensor, share: float = 0.99) -> None:
-    """Give every channel of every layer the same range: what a layer's outputs are divided by, the next one's inputs make good.
-
-    A range is a high percentile of a channel's values. It costs nothing when the student runs, and lets 8 bits with one scale a
-    layer hold channels whose loudness differs a hundredfold.
-    """
-    x = log_mel[:, None]
-    for at, layer in enumerate(student.layers):
-        x = layer(x)
-        rows = _positions(x)
-        peaks = torch.topk(rows, max(1, round(len(rows) * (1 - share))), dim=0).values[-1]
-        peaks = peaks.clamp_min(0.03 * float(peaks.mean()))
-        layer.kernel /= peaks[:, None, None, None]
-        layer.bias /= peaks
-        x = x / peaks[:, None, None]
-        if at + 1 == len(student.layers):
-            student.spread.mul_(peaks)
-        elif at % 2:
-            student.layers[at + 1].kernel *= peaks[None, :, None, None]
+        if layer.kernel.shape[2] == 1:
+            start = layer.kernel[chosen][:, torch.from_numpy(kept[at // 2 - 1])] * ranges[None, :, None, None]
         else:
-            student.layers[at + 1].kernel *= peaks[:, None, None, None]
+            start = layer.kernel[chosen] * (ranges[:, None, None, None] if at else 1)
+        ranges = torch.ones(len(chosen)) if at + 1 < FLOAT_LAYERS else usual_peaks(theirs[:, chosen])
+        made = Layer(start / ranges[:, None, None, None], layer.bias[chosen] / ranges, at)
+        made.is_quantized = True
+        if at >= FLOAT_LAYERS:
+            _fit(made, ours, wanted[:, chosen] / ranges[:, None, None])
+        ours = made(ours)
+        student.append(made)
+    return Encoder(student, ranges)
+
+
+def usual_peaks(x: Tensor) -> Tensor:
+    """`(channels,)`: a high percentile of each channel of `(n, channels, h, w)`."""
+    rows = _positions(x)
+    peaks = torch.topk(rows, max(1, round(len(rows) * (1 - PEAK_SHARE))), dim=0).values[-1]
+    return peaks.clamp_min(0.03 * float(peaks.mean()))
+
+
+def _fit(layer: Layer, x: Tensor, wanted: Tensor) -> None:
+    """Weighted least squares, drawn towards the weights as they are where the data say nothing; then rounded."""
+    if layer.is_depthwise:
+        problem = Problem.of(wanted, layer.summed(x))
+        missed = problem.rows[:, :-1] - problem.sums
+        layer.bias += torch.from_numpy(np.average(missed, axis=0, weights=problem.weights).astype(np.float32))
+        return
+    problem = Problem.of(x, wanted)
+    start = torch.cat([layer.kernel[:, :, 0, 0], layer.bias[:, None]], dim=1).numpy().T.astype(np.float64)
+    gram = problem.moments(problem.rows)
+    gram += RIDGE * np.diag(gram).mean() * np.eye(len(gram))
+    moment = problem.moments(problem.sums - problem.rows @ start.astype(np.float32))
+    solved = start + np.linalg.solve(gram, moment)
+    _write(layer, solved)
+    layer.set_scale()
+    _write(layer, round_in_turn(gram, solved))
+
+
+def _write(layer: Layer, solved: Doubles) -> None:
+    """`solved (in + 1, out)` into the layer."""
+    rows = np.ascontiguousarray(solved.T, dtype=np.float32)
+    layer.kernel.copy_(torch.from_numpy(rows[:, :-1].copy())[:, :, None, None])
+    layer.bias.copy_(torch.from_numpy(rows[:, -1].copy()))
+
+
+def round_in_turn(gram: Doubles, kernel: Doubles) -> Doubles:
+    """`kernel (in + 1, out)` with all rows but the last on each output's grid, one after another, those after it making up for it."""
+    kernel = kernel.copy()
+    step = np.maximum(np.abs(kernel[:-1]).max(axis=0), 1e-8) / WEIGHT_PEAK
+    factor = np.linalg.cholesky(np.linalg.inv(gram)).T
+    for at in range(len(gram) - 1):
+        rounded = np.clip(np.rint(kernel[at] / step), -WEIGHT_PEAK, WEIGHT_PEAK) * step
+        missed = (kernel[at] - rounded) / factor[at, at]
+        kernel[at + 1 :] -= np.outer(factor[at, at + 1 :], missed)
+        kernel[at] = rounded
+    return kernel

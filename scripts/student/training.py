@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     Halves = npt.NDArray[np.float16]
 
 BATCH = 32
-SAVE_EVERY = 100
-WARM_UP = 100
+SAVE_EVERY = 50
+WARM_UP = 50
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Loss(nn.Module):
 
 def rate_at(step: int, plan: Plan) -> float:
     """Warm-up, then half a cosine to nothing."""
-    return plan.rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * step / plan.steps))
+    return plan.rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
 
 
 class Training:
