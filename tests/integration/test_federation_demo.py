@@ -17,7 +17,12 @@ pytestmark = pytest.mark.slow
 def start(folder):
     """Start the demo; all that it writes is below `folder`."""
     environment = dict(os.environ) | {"TMPDIR": str(folder)}
-    return subprocess.Popen(DEMO, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell that runs the tests in its background has them ignore SIGINT, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(DEMO, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def assert_nothing_is_left(folder):
