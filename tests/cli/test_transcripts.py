@@ -95,7 +95,7 @@ def run_earmark(words, folder):
 
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
-SLOW = {"rights"}
+SLOW = {"keys", "rights", "rollback", "teach"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES])
