@@ -13,12 +13,12 @@ import pytest
 
 from earmark_client import models
 from earmark_client.cli.main import main
-from earmark_client.library import BASE_MODEL, Library
+from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.records import Query
-from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import ModelError
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
+from tests.support.homes import open_library
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -68,10 +68,6 @@ def earmark(tmp_path, capsys):
 
     assert run("init")[0] == 0
     return run
-
-
-def open_library(tmp_path):
-    return Library.open(tmp_path / "home", unlock=KeyFile(tmp_path / "key"))
 
 
 def imported(checkpoints, kind, tmp_path, base):

@@ -16,6 +16,7 @@ from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import ModelError, NotInLibraryError, SettingsError
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
+from tests.support.homes import open_library
 from tests.support.models import DIM, SAMPLES, age_shipped_model, make_model
 
 ASKED = Query(text="wind", limit=None, min_score=0.0)
@@ -63,22 +64,6 @@ def filled(sounds, tmp_path_factory):
         library.teach("my clock", [sounds / "clock.wav"])
         make_model(models.imported_folder(library.home), "ears")
     return folder
-
-
-@pytest.fixture
-def folder(filled, tmp_path):
-    shutil.copytree(filled, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def library(folder):
-    with open_library(folder) as library:
-        yield library
-
-
-def open_library(folder):
-    return Library.open(folder / "home", unlock=KeyFile(folder / "key"))
 
 
 def found(library, query=ASKED):

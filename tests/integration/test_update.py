@@ -19,6 +19,7 @@ from earmark_shared.errors import ModelError, NotInLibraryError
 from earmark_shared.head import HeadSchema, first_head
 from earmark_shared.release import dump_head, make_release
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
+from tests.support.homes import open_library
 
 SCHEMA = HeadSchema(inputs=1024, outputs=384, rank=8, trained=("up", "bias"), labels=("hum", "clock"))
 ASKED = Query(text="wind", limit=None, min_score=0.0)
@@ -117,22 +118,6 @@ def filled(sounds, tmp_path_factory):
     finally:
         blobs.BLOB_BYTES = usual
     return folder
-
-
-@pytest.fixture
-def folder(filled, tmp_path):
-    shutil.copytree(filled, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def library(folder):
-    with open_library(folder) as library:
-        yield library
-
-
-def open_library(folder):
-    return Library.open(folder / "home", unlock=KeyFile(folder / "key"))
 
 
 def test_an_update_changes_model_vectors_labels_and_answers_at_once(library):
