@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earmark_client.store.blocks import slots_of
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -65,7 +67,7 @@ class Catalogue:
         known, order = self._by_id
         if not len(known):
             return np.zeros(0, np.int64)
-        slot = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        slot = slots_of(ids, known)
         positions: Ints = order[slot[known[slot] == ids]]
         return positions
 

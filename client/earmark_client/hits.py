@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_client.labelling import best_rows
 from earmark_client.records import Evidence, Hit, Label
 
 if TYPE_CHECKING:
@@ -37,9 +36,12 @@ def label_scores(shelf: Shelf, ids: npt.NDArray[np.int64]) -> Floats:
 def label_events(shelf: Shelf, events: Sequence[Event]) -> list[list[Label]]:
     """The labels of each event's segments, best first; all events at once, for that is what takes the least time."""
     spans = [_labelled_segments(shelf, event) for event in events]
-    scores = label_scores(shelf, np.concatenate(spans))
-    parts = np.split(scores, np.cumsum([len(span) for span in spans])[:-1])
-    return [shelf.labels.top(best_rows(None, part).mean(axis=0)) for part in parts]
+    ids = np.concatenate(spans)
+    rows = np.full((len(spans), MOST_LABELLED_SEGMENTS), -1, np.int64)
+    rows[np.arange(MOST_LABELLED_SEGMENTS) < np.array([len(span) for span in spans])[:, None]] = np.arange(len(ids))
+    labels = shelf.labels
+    sound = shelf.sound.vectors(ids) if labels.needs_sound else None
+    return [labels.top(scores) for scores in labels.span_scores(shelf.text.vectors(ids), sound, rows)]
 
 
 def _labelled_segments(shelf: Shelf, event: Event) -> npt.NDArray[np.int64]:
@@ -67,12 +69,12 @@ class HitMaker:
         hits: list[Hit] = []
         for start in range(0, len(events), EVENTS_AT_ONCE):
             group = events[start : start + EVENTS_AT_ONCE]
-            labels = label_events(self._shelf, group)
+            labelled = self._shelf.beside.submit(label_events, self._shelf, group)
             clip_ids = [int(self._shelf.catalogue.clip_ids[event.peak]) for event in group]
             distinct = set(clip_ids)
             clips = self._database.clips_by_id(distinct)
             corrections = [each for each in self._shelf.corrections if each.clip_id in distinct]
-            for event, clip_id, found in zip(group, clip_ids, labels, strict=True):
+            for event, clip_id, found in zip(group, clip_ids, labelled.result(), strict=True):
                 shown = correct_labels(found, [each for each in corrections if each.clip_id == clip_id])
                 hits.append(self._make(event, clips[clip_id], shown, self._reasons(event, scored, query, clips[clip_id], found)))
         return tuple(hits)

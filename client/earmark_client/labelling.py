@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client import ranking
+from earmark_client.model.calibration import example_probability, text_probability
+from earmark_client.model.labeler import LEAST_LISTED
 from earmark_client.records import Label
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from earmark_client.describe import Floats, Model
     from earmark_client.store.database import LabelRow
+
+    Ints = npt.NDArray[np.int64]
 
 BEST = 3
 """A label's score for a clip is the mean of its best three segments': one loud second is not enough, three are."""
@@ -39,11 +45,41 @@ class LabelSet:
         """Calibrated scores `(segments, labels)` of segments' text vectors, strengths and sound vectors."""
         columns = [self._model.labeler.labels(text, strength, self._phrases)]
         if sound is not None:
-            calibration = self._model.labeler.calibration
-            for examples in self._taught.values():
-                raw = ranking.example_segment_scores(examples, sound)
-                columns.append(ranking.example_probability(raw, calibration)[:, None])
+            columns += [self._example_probability(raw) for raw in self._taught_evidence(sound)]
         return np.concatenate(columns, axis=1)
+
+    def span_scores(self, weighted: Floats, sound: Floats | None, rows: Ints) -> Floats:
+        """Each label's mean of its best three segments, for many spans of stored segments at once; 0 if it can't be listed.
+
+        What `scores` and `best_rows` give, but for the last bits. A calibrated score grows with its evidence: so the best are chosen
+        first, only those are calibrated, and of the model's hundreds of labels only those that somewhere reach what is worth telling.
+
+        Args:
+            weighted: `(segments, text_dim)` text vectors times strength.
+            sound: `(segments, sound_dim)`, if `needs_sound`.
+            rows: `(spans, most)` which segments a span has; -1 behind its last.
+
+        Returns:
+            `(spans, labels)`.
+        """
+        scores = np.zeros((len(rows), len(self.names)), np.float32)
+        raw, similarity = weighted @ self._phrases.turned, self._phrases.similarity
+        listed = np.flatnonzero(self._phrase_probability(raw.max(axis=0), similarity) >= LEAST_LISTED)
+        scores[:, listed] = _mean_of_best(raw[:, listed], rows, lambda best: self._phrase_probability(best, similarity[listed]))
+        if sound is not None:
+            evidence = np.concatenate(self._taught_evidence(sound), axis=1)
+            scores[:, len(similarity) :] = _mean_of_best(evidence, rows, self._example_probability)
+        return scores
+
+    def _phrase_probability(self, raw: Floats, similarity: Floats) -> Floats:
+        return text_probability(raw, similarity, self._model.labeler.calibration)
+
+    def _example_probability(self, raw: Floats) -> Floats:
+        return example_probability(raw, self._model.labeler.calibration)
+
+    def _taught_evidence(self, sound: Floats) -> list[Floats]:
+        """`(segments, 1)` for each taught sound."""
+        return [ranking.example_segment_scores(examples, sound)[:, None] for examples in self._taught.values()]
 
     def top(self, scores: Floats) -> list[Label]:
         """The labels worth telling, best first, from `(labels,)` scores; a taught sound goes before the words of others."""
@@ -67,6 +103,30 @@ def taught_vectors(label: LabelRow, dim: int) -> Floats:
         raise NotInLibraryError(f"The label {label.name} has no examples.", hint="Teach it again.")
     vectors: Floats = label.vector.reshape(-1, dim)
     return vectors
+
+
+def _mean_of_best(raw: Floats, rows: Ints, probability: Callable[[Floats], Floats]) -> Floats:
+    """Evidence `(segments, columns)` -> each span's `(spans, columns)` mean of its best three segments' calibrated scores."""
+    there = (rows >= 0)[:, :, None]
+    best = probability(best_of_three(np.where(there, raw[rows], -np.inf))[:, : rows.shape[1]])
+    there = there[:, :BEST]
+    means: Floats = np.where(there, best, 0).sum(axis=1) / there.sum(axis=1)
+    return means
+
+
+def best_of_three(values: Floats) -> Floats:
+    """The three largest of `values (spans, most, columns)` along the middle, descending: `(spans, BEST, columns)`.
+
+    Row by row in three comparisons: sorting as many short columns takes three times as long.
+    """
+    best = np.full((len(values), BEST, values.shape[2]), -np.inf, np.float32)
+    for row in np.moveaxis(values, 1, 0):
+        left = row
+        for place in range(BEST):
+            held = best[:, place].copy()
+            np.maximum(held, left, out=best[:, place])
+            left = np.minimum(held, left)
+    return best
 
 
 def best_rows(best: Floats | None, scores: Floats) -> Floats:

@@ -6,6 +6,8 @@ path from there: evidence per passage in [0, 1], one fused score, passages that 
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,9 +111,10 @@ def _near_passages(shelf: Shelf, target: Target, most: int) -> Ints:
     chosen = [_first_of(catalogue.passages_of(catalogue.positions(ids)), most) for ids in found]
     if target.words:
         words = target.words
-        best = sorted(words, key=lambda clip: (-words[clip], clip))[:most]
-        first, last = (np.searchsorted(catalogue.passage_clips, best, side=side) for side in ("left", "right"))
-        chosen.append(np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])[:most])
+        best = heapq.nsmallest(most, words, key=lambda clip: (-words[clip], clip))
+        first, last = (np.searchsorted(catalogue.passage_clips, best, side=side).tolist() for side in ("left", "right"))
+        spans = itertools.chain.from_iterable(range(*span) for span in zip(first, last, strict=True))
+        chosen.append(np.fromiter(itertools.islice(spans, most), np.int64))
     return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 

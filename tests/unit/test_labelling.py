@@ -5,8 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from earmark_client.labelling import BEST, LabelSet, best_rows, taught_vectors
+from earmark_client.describe import Model
+from earmark_client.labelling import BEST, LabelSet, best_of_three, best_rows, taught_vectors
+from earmark_client.library import BASE_MODEL
+from earmark_client.model.bundle import Bundle
 from earmark_client.model.calibration import Calibration
+from earmark_client.model.labeler import LEAST_LISTED
 from earmark_client.store.database import LabelRow
 from earmark_shared.errors import NotInLibraryError
 
@@ -73,6 +77,38 @@ def test_a_clips_best_rows_do_not_depend_on_how_it_came():
         parts = best_rows(parts, scores[start : start + 7])
     assert whole.shape == (BEST, 5)
     np.testing.assert_array_equal(whole, parts)
+
+
+def test_the_best_three_are_those_of_a_sort():
+    values = np.random.default_rng(0).integers(0, 9, (7, 6, 11)).astype(np.float32)
+    values[2, 2:] = -np.inf
+    np.testing.assert_array_equal(best_of_three(values), np.sort(values, axis=1)[:, ::-1][:, :BEST])
+
+
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_many_spans_at_once_get_what_one_after_another_gets(is_taught):
+    model = Model(Bundle.load(BASE_MODEL))
+    random = np.random.default_rng(1)
+    taught = random.standard_normal((3, model.labeler.sound_dim)).astype(np.float32)
+    taught /= np.linalg.norm(taught, axis=1, keepdims=True)
+    bell = LabelRow("my bell", "my bell", "taught", model.base_version, vector=taught.ravel())
+    labels = LabelSet(model, [LabelRow("kettle", "a kettle whistling", "user", ""), *([bell] if is_taught else [])])
+    lengths = [6, 1, 2, 3, 5, 6]
+    vectors = model.labeler.label_list([("kettle", "a kettle whistling")]).vectors
+    evidence = random.random((len(vectors), sum(lengths))) ** 40
+    text = np.linalg.lstsq(vectors, evidence)[0].T.astype(np.float32)
+    sound = (random.random((len(text), 1)) * taught[0] + 0.02).astype(np.float32) if is_taught else None
+    spans = np.split(np.arange(len(text)), np.cumsum(lengths)[:-1])
+    rows = np.array([[*span, *[-1] * (6 - len(span))] for span in spans])
+    found = labels.span_scores(text, sound, rows)
+    each = labels.scores(text, np.ones(len(text), np.float32), sound)
+    expected = np.stack([best_rows(None, each[span]).mean(axis=0) for span in spans])
+    assert (expected >= LEAST_LISTED).sum() > len(spans)
+    could = (found > 0) | (expected >= LEAST_LISTED)
+    np.testing.assert_allclose(found[could], expected[could], rtol=1e-4, atol=1e-5)
+    assert [[label.name for label in labels.top(row)] for row in found] == [
+        [label.name for label in labels.top(row)] for row in expected
+    ]
 
 
 def test_a_label_without_examples_is_refused():

@@ -224,3 +224,25 @@ def test_rows_and_queries_that_tell_nothing():
     assert ids[1].tolist() == [1, 2]
     same = build(np.ones((2000, DIM), np.float32), exact_below=500)
     assert same.search(np.ones((1, DIM), np.float32), 3)[1].tolist() == [[DIM] * 3]
+
+
+@pytest.mark.parametrize("known", [range(5, 400), [3, 4, 9, 11, 40, 41], [7]])
+def test_ids_are_found_where_a_binary_search_finds_them(known):
+    known = np.array(known)
+    for seed in range(20):
+        ids = np.random.default_rng(seed).integers(0, 420, 30)
+        there = ids[np.isin(ids, known)]
+        assert np.array_equal(known[blocks.slots_of(there, known)], there)
+        slots = blocks.slots_of(ids, known)
+        assert ((slots >= 0) & (slots < len(known))).all()
+        assert np.array_equal(known[slots] == ids, np.isin(ids, known))
+
+
+def test_rows_are_gathered_in_the_order_asked_for():
+    chunks = Chunks(4, "float16")
+    rows = np.random.default_rng(1).integers(-9, 9, (CHUNK_ROWS + 900, 4)).astype(np.float32)
+    chunks.append(store_float16(np.arange(len(rows)), rows))
+    for seed in range(4):
+        positions = np.random.default_rng(seed).integers(0, len(rows), 300)
+        assert np.array_equal(chunks.gather(positions), rows[positions])
+        assert np.array_equal(chunks.gather(np.sort(positions)), rows[np.sort(positions)])

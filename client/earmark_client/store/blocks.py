@@ -65,6 +65,18 @@ def _widen(rows: NDArray[np.float16]) -> NDArray[np.float32]:
     return vectors
 
 
+def slots_of(ids: NDArray[np.int64], known: NDArray[np.int64], order: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Where `ids` stand, or would stand, among `known` (n > 0), which ascends or does so by `order`: `(ids,)` in [0, n).
+
+    Ids are given out one after another, so that most stand where counting from the first puts them: no need to look for those.
+    """
+    if order is None:
+        counted: NDArray[np.int64] = np.clip(ids - known[0], 0, len(known) - 1)
+        if (known[counted] == ids).all():
+            return counted
+    return np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)
+
+
 def ids_to_bytes(ids: NDArray[np.int64]) -> bytes | None:
     """Ascending ids as bytes, or None if they are an unbroken run, which its first id says."""
     if len(ids) and ids[-1] - ids[0] + 1 == len(ids):

@@ -56,14 +56,21 @@ class Chunks:
 
     def gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rows at these positions, (n, dim) float32."""
+        if (positions[1:] < positions[:-1]).any():
+            order = np.argsort(positions, kind="stable")
+            back = np.empty(len(order), np.int64)
+            back[order] = np.arange(len(order))
+            return self.gather(positions[order])[back]
         rows = np.empty((len(positions), self.dim), self.dtype)
         scales = None if self.dtype == "float32" else np.empty(len(positions), np.float32)
-        chunk_of, at = np.divmod(positions, CHUNK_ROWS)
-        for chunk in np.flatnonzero(np.bincount(chunk_of)):
-            here = np.flatnonzero(chunk_of == chunk)
-            rows[here] = self._rows[chunk][at[here]]
+        cuts = np.searchsorted(positions, np.arange(len(self._rows) + 1) * CHUNK_ROWS)
+        for chunk in np.flatnonzero(np.diff(cuts)):
+            here = slice(cuts[chunk], cuts[chunk + 1])
+            at = positions[here] - chunk * CHUNK_ROWS
+            # "clip" spares take a copy of its answer; positions are within bounds.
+            np.take(self._rows[chunk], at, axis=0, out=rows[here], mode="clip")
             if scales is not None:
-                scales[here] = self._scales[chunk][at[here]]
+                np.take(self._scales[chunk], at, out=scales[here], mode="clip")
         return rows if scales is None else to_float32(rows, scales)
 
     def span(self, low: int, high: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from earmark_client.store.blocks import Block
+from earmark_client.store.blocks import Block, slots_of
 from earmark_client.store.chunks import Chunks
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ class VectorIndex:
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these ids, (n, dim) float32; KeyError if one is not in the index."""
-        at = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), max(0, len(self._ids) - 1))
-        positions = at if self._order is None else self._order[at]
-        if not len(self._ids):
-            positions = np.empty(0, np.int64)
+        positions = np.empty(0, np.int64)
+        if len(self._ids):
+            slots = slots_of(ids, self._ids, self._order)
+            positions = slots if self._order is None else self._order[slots]
         if len(positions) != len(ids) or (self._ids[positions] != ids).any() or not self._alive[positions].all():
             raise KeyError("an id is not in the index")
         return self._chunks.gather(positions)
