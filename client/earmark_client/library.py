@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from earmark_client import models, teaching, updating
+from earmark_client import models, succession, teaching, updating
 from earmark_client.asking import make_target
+from earmark_client.census import take_census
 from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
@@ -107,7 +108,7 @@ class Library:
 
         with self._home.lock():
             self._follow()
-            models.catch_up(self._home, self._model, self._shipped, on_progress)
+            models.catch_up(self._home, self._model, self._shipped, on_progress)  # a newer model, or files that came back
             self._follow()
             labels = LabelSet(self._model, self._database.label_list())
             report = add_sounds(self._database, self._model, labels, paths, jobs=jobs, on_progress=on_progress)
@@ -253,6 +254,17 @@ class Library:
         with self._home.lock():
             updating.take_back(self._home, self._model, on_progress)
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether an older shipped model than the installed one answers: since Earmark was updated, nothing has been added."""
+        self._follow()
+        return succession.is_kept(self._home, self._model)
+
+    def catch_up(self) -> bool:
+        """Let the newer model take over from what is stored, if it hears like the older one; HomeInUseError while another writes."""
+        with self._home.lock():
+            return succession.inherit(self._home, models.find(self._home, "base", self._shipped, device=self._model.device))
+
     def use_model(self, name: str, *, on_progress: Callable[[AddProgress], None] | None = None) -> UseReport:
         """Put an imported model in force, or "base": it hears all clips; called again it goes on. SettingsError if there is none."""
         with self._home.lock():
@@ -262,20 +274,7 @@ class Library:
     def status(self) -> Status:
         """Count what the library holds."""
         self._follow()
-        counts = self._database.counts()
-        return Status(
-            home=str(self._home.folder),
-            model=self._model.version,
-            clips=counts.clips,
-            pending=counts.pending,
-            segments=counts.segments,
-            sound_s=counts.duration_s,
-            sound_bytes=counts.size_bytes,
-            corrections=len(self._database.corrections()),
-            own_labels=len(self._database.label_list()),
-            is_rolled_back=self._home.is_rolled_back,
-            unheard=self._database.unheard(self._model.base_version),
-        )
+        return take_census(self._home, self._model)
 
     @property
     def home(self) -> Home:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from earmark_client import updating
+from earmark_client import succession, updating
 from earmark_client.describe import Model
 from earmark_client.model.bundle import MANIFEST, Bundle
 from earmark_client.rereading import is_there, read_again, undescribed
@@ -152,6 +152,7 @@ def use(home: Home, model: Model, on_progress: Callable[[AddProgress], None] | N
         DiskFullError: there is no room; the model before stays in force.
     """
     database = home.database
+    succession.inherit(home, model)
     heard = read_again(database, model, on_progress)
     if heard.added or database.model_in_force() != model.base_version:
         labels = dict(updating.relabel(database, model))
@@ -187,6 +188,9 @@ def catch_up(home: Home, model: Model, shipped: Path, on_progress: Callable[[Add
     current = model if model.bundle.folder.parent == imported_folder(home) else find(home, BASE, shipped, device=model.device)
     if current.base_version != model.base_version or any(map(is_there, undescribed(home.database, current))):
         use(home, current, on_progress)
+    if current.bundle.folder == shipped:
+        succession.keep(home, current.bundle)
+    succession.clean_up(home.database)
 
 
 def _folders(home: Home) -> list[Path]:
@@ -194,11 +198,13 @@ def _folders(home: Home) -> list[Path]:
 
 
 def _by_version(home: Home, version: str, shipped: Path) -> Bundle:
-    """The installed model of that version: shipped now, shipped before and kept beside it, or imported."""
-    for folder in (shipped, *sorted(shipped.parent.glob("base*")), *_folders(home)):
+    """The model of that version: the one that is shipped now, one that was and is kept in the home, or an imported one."""
+    for folder in (shipped, *_folders(home)):
         with suppress(ModelError):  # another one's damage is not in the way
             if (bundle := Bundle.load(folder)).version == version:
                 return bundle
+    with suppress(ModelError):
+        return succession.open_kept(home, version, shipped)
     raise ModelError(
         f"The model {version}, which this library is searched by, is not there.",
         hint="Put its folder back, or have the shipped one hear every clip again: earmark model use base",

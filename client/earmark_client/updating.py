@@ -139,10 +139,15 @@ def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgr
             on_progress(UpdateProgress(done, total))
 
 
-def relabel(database: Database, target: Model) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-    """Every searchable clip that has segments with its labels by the target's vectors; few clips are open at a time."""
+def relabel(
+    database: Database, target: Model, *, segments_of: str | None = None
+) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+    """Every searchable clip that has segments with its labels by the target's vectors; few clips are open at a time.
+
+    `segments_of` names the base model that the segments belong to, if it is not the target's own.
+    """
     labels = LabelSet(target, database.label_list())
-    table = database.segments(target.base_version)
+    table = database.segments(segments_of or target.base_version)
     order = np.lexsort((table.ids, table.clip_ids))
     ends = np.append(np.flatnonzero(np.diff(table.clip_ids[order])), len(order) - 1) if len(order) else order
     last = dict(zip(table.clip_ids[order][ends].tolist(), table.ids[order][ends].tolist(), strict=True))

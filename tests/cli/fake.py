@@ -39,6 +39,8 @@ class FakeLibrary:
         on_progress(SimpleNamespace(done_files=1, total_files=2, sound_s=60.0, elapsed_s=0.5, current="/x/a.wav"))
         return SimpleNamespace(added=2, known=1, moved=0, problems=self.problems, sound_s=75.0, seconds=0.5)
 
+    is_outdated = False
+
     def search(self, query):
         self.calls.append(("search", query))
         return self.answer

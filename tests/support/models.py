@@ -72,11 +72,19 @@ def class_arrays(classes, seed):
     }
 
 
-def age_shipped_model(folder, tmp_path):
-    """A copy of the shipped model as of another version: the same files under another manifest."""
+def change_head(folder, place, *, array="class_bias", by=0.3):
+    """A copy of the shipped model, in `place`, with one of its head's arrays changed: "class_bias" hears alike, "multi_mean" doesn't."""
+    import hashlib
     import shutil
 
-    shutil.copytree(folder, tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"sources": {"of": "an older day"}}))
-    return tmp_path
+    from safetensors.numpy import load_file, save
+
+    shutil.copytree(folder, place)
+    manifest = json.loads((place / "manifest.json").read_text())
+    name = manifest["head"]["file"]
+    arrays = load_file(place / name)
+    head = save(arrays | {array: (arrays[array] + by).astype(arrays[array].dtype)})
+    (place / name).write_bytes(head)
+    manifest["files"][name] = {"bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    return place

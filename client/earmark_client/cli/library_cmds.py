@@ -11,13 +11,16 @@ import click
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session, ask_passphrase
-from earmark_shared.errors import AudioError, HomeExistsError
+from earmark_shared.errors import AudioError, HomeExistsError, HomeInUseError
 
 if TYPE_CHECKING:
     from earmark_client.intake import AddReport
+    from earmark_client.library import Library
     from earmark_client.records import Answer, Query
     from earmark_client.store.keys import Secret
 
+TAKEN_OVER = "this Earmark brings a newer model: from now on it answers"
+OUTDATED = "an older model answered; the newer one takes over when sounds are added, or now: earmark model use base"
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 folder_option = click.option("--folder", type=click.Path(), help="Only clips below this folder.")
@@ -109,7 +112,13 @@ def search(session: Session, /, text: str | None, **options: Unpack[SearchOption
     query = _query(session, text, options)
     with session.library() as library:
         answer = library.search(query)
-    session.log("search.done", hits=len(answer.hits))
+        session.log("search.done", hits=len(answer.hits))
+        _tell_answer(session, answer, options)
+        if library.is_outdated:
+            _catch_up(session, library)
+
+
+def _tell_answer(session: Session, answer: Answer, options: SearchOptions) -> None:
     if answer.is_names_only:
         session.output.note(f"{answer.model_version} knows no words: only names and your labels were searched; --like FILE hears")
     if not answer.hits:
@@ -118,6 +127,14 @@ def search(session: Session, /, text: str | None, **options: Unpack[SearchOption
         session.output.records(views.hit_record(hit) for hit in answer.hits)
     else:
         _write_hits(session, answer, is_why=options["is_why"])
+
+
+def _catch_up(session: Session, library: Library) -> None:
+    """After the answer: let the newer model take over if it can do so in moments, and say what there is to do if it can't."""
+    try:
+        session.output.note(TAKEN_OVER if library.catch_up() else OUTDATED)
+    except HomeInUseError:  # whoever writes there adds sounds, and that does the same
+        return
 
 
 @click.command("show", epilog=examples("earmark show 7"))

@@ -34,14 +34,16 @@ class Bundle:
     manifest: dict[str, Any]
     version: str
     verify: bool = True
+    beside: Path | None = None
+    """Where files lie that this folder lacks."""
     _seen: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
-    def load(cls, folder: Path, *, verify: bool = True) -> Bundle:
+    def load(cls, folder: Path, *, verify: bool = True, beside: Path | None = None) -> Bundle:
         """Read and check `folder`/manifest.json and that the folder holds the files it names and no others.
 
         Documentation (``*.md``) and hidden files may lie beside them: they are never opened. `verify=False` skips the
-        hashes, not the other checks.
+        hashes, not the other checks. Files that `folder` lacks may lie in the folder `beside`, another model's.
 
         Raises:
             ModelError: manifest or folder are not what this version of Earmark understands.
@@ -50,8 +52,8 @@ class Bundle:
         raw = _read_plain(folder / MANIFEST, MANIFEST_LIMIT_BYTES)
         manifest = _parse(raw)
         _check_sections(manifest)
-        _check_folder(folder, manifest["files"])
-        return cls(folder, manifest, f"{manifest['name']}-{hashlib.sha256(raw).hexdigest()[:12]}", verify)
+        _check_folder(folder, manifest["files"], beside)
+        return cls(folder, manifest, f"{manifest['name']}-{hashlib.sha256(raw).hexdigest()[:12]}", verify, beside)
 
     def section(self, name: str) -> dict[str, Any]:
         """The manifest's part `name`, such as ``"frontend"`` or ``"calibration"``.
@@ -73,7 +75,7 @@ class Bundle:
         entry = self.manifest["files"].get(name)
         if entry is None:
             raise ModelError(f"The model {self.version} has no file {name!r}.", hint=REINSTALL)
-        data = _read_plain(self.folder / name, FILE_LIMIT_BYTES)
+        data = _read_plain(self._place(name), FILE_LIMIT_BYTES)
         if self.verify:
             _check_hash(name, data, entry)
         self._seen.add(name)
@@ -87,7 +89,11 @@ class Bundle:
         """
         if name not in self._seen:
             self.read(name)
-        return self.folder / name
+        return self._place(name)
+
+    def _place(self, name: str) -> Path:
+        own = self.folder / name
+        return own if self.beside is None or own.exists() else self.beside / name
 
 
 def _check_hash(name: str, data: bytes, entry: dict[str, Any]) -> None:
@@ -151,12 +157,13 @@ def _check_entry(file: str, entry: object) -> None:
         raise ModelError(f"The model's manifest has no usable entry for {file!r}.", hint=REINSTALL)
 
 
-def _check_folder(folder: Path, files: dict[str, Any]) -> None:
+def _check_folder(folder: Path, files: dict[str, Any], beside: Path | None) -> None:
     try:
         present = {path.name for path in folder.iterdir() if not path.name.startswith(".") and path.suffix != ".md"}
+        elsewhere = {path.name for path in beside.iterdir()} if beside else set()
     except OSError as error:
         raise ModelError(f"{folder} can't be read: {error.strerror}.", hint=REINSTALL) from error
-    missing, unknown = sorted(files.keys() - present), sorted(present - files.keys() - {MANIFEST})
+    missing, unknown = sorted(files.keys() - present - elsewhere), sorted(present - files.keys() - {MANIFEST})
     if missing:
         raise ModelError(f"The model lacks {', '.join(missing)}.", hint=REINSTALL)
     if unknown:

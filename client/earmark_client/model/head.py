@@ -103,10 +103,20 @@ class Head:
     def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
         """Encoder output `(n, dim)` and multi-scale features `(n, F)` of n segments -> what they keep."""
         output = np.asarray(encoder_output, np.float32)
-        folded = in_groups(self.class_probabilities(output), self._fold)
-        strength = np.sqrt(in_rows(folded * folded))
+        return Vectors(*self.describe_text(output), self._describe_sound(output, multi_scale))
+
+    def describe_text(self, encoder_output: Floats) -> tuple[Floats, Floats]:
+        """Encoder output `(n, dim)` -> unit text vectors `(n, text_dim)` and strengths `(n,)`."""
+        folded = in_groups(self.class_probabilities(encoder_output), self._fold)
+        strength: Floats = np.sqrt(in_rows(folded * folded))
         text = np.asarray(folded / np.maximum(strength, np.float32(1e-12))[:, None], np.float32)
-        return Vectors(text, strength, self._describe_sound(output, multi_scale))
+        return text, strength
+
+    @property
+    def sound_arrays(self) -> list[Floats]:
+        """All that sound vectors are made with, in a fixed order: where they are the same, so are the vectors."""
+        parts = [part[key] for part in self._parts for key in sorted(part)]
+        return [*parts, self._shares, np.array([self._multi_start], np.float32)]
 
     def class_probabilities(self, encoder_output: Floats) -> Floats:
         """Encoder output `(n, dim)` -> `(n, classes)` in [0, 1]."""

@@ -102,6 +102,20 @@ class Labeler:
         """Encoder output `(n, dim)` and multi-scale features `(n, F)` -> vectors, row by row the same bits whatever n is."""
         return self._head.describe(encoder_output, multi_scale)
 
+    def describe_text(self, encoder_output: Floats) -> tuple[Floats, Floats]:
+        """Encoder output `(n, dim)` alone -> text vectors and strengths; for the shipped model's head."""
+        return self._shipped_head.describe_text(encoder_output)
+
+    def hears_like(self, other: Labeler) -> bool:
+        """Whether both make the same sound vectors; for the shipped model's heads."""
+        return all(map(np.array_equal, self._shipped_head.sound_arrays, other._shipped_head.sound_arrays))
+
+    @property
+    def _shipped_head(self) -> Head:
+        if type(self._head) is not Head:
+            raise ModelError(f"The model {self._bundle.version} is not a shipped one.")
+        return self._head
+
     def begin(self, text: str) -> Future[TextQuery]:
         """Begin to understand `text` in a thread, opening the sentence encoder if need be; the last few hundred are remembered.
 

@@ -127,6 +127,15 @@ class VectorStore(ClipStore):
         self._write("DELETE FROM described WHERE model = ?", (model,))
         self._write("DELETE FROM models WHERE id = ?", (model,))
 
+    def rename_model(self, version: str, new: str) -> None:
+        """Let all that a model made be another's, but for vectors, which have their own name on them; one that hears alike."""
+        self._write("UPDATE models SET version = ? WHERE version = ?", (new, version))
+        self._write("UPDATE clips SET model_version = ? WHERE model_version = ?", (new, version))
+        taught = (
+            "UPDATE label_list SET model_version = ? WHERE substr(model_version, 1, instr(model_version || '+', '+') - 1) = ?"
+        )
+        self._write(taught, (new, version))
+
     def _forget_segments(self, clip_id: int, model: int | None = None) -> None:
         """Forget a clip's segments and their vectors: of all models, or of one."""
         where, values = "clip_id = ? AND ifnull(model = ?, 1)", (clip_id, model)
