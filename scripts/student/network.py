@@ -53,16 +53,25 @@ class Layer(nn.Module):
         self.is_quantized = False
         self.register_buffer("scale", torch.ones(len(kernel)))
         """`(out,)`: the value of one step of the stored kernel."""
+        self.register_buffer("unit", torch.ones(len(kernel)))
+        """`(out,)`: what the numbers in `kernel` count; 1 but while it is trained."""
         self.set_scale()
 
     def set_scale(self) -> None:
         """Lay each output channel's grid over its kernel as it is now."""
         self.scale.copy_(self.kernel.detach().abs().amax(dim=(1, 2, 3)).clamp_min(1e-8) / WEIGHT_PEAK)
 
+    def count_in(self, unit: Tensor) -> None:
+        """Let `kernel` count this `(out,)` from now on, so that a step of training is as large for quiet channels as for loud ones."""
+        with torch.no_grad():
+            self.kernel *= (self.unit / unit)[:, None, None, None]
+            self.unit.copy_(unit)
+
     def rounded_kernel(self) -> Tensor:
         """The kernel as it will be stored, in float; gradients pass the rounding as if it were not there."""
         zero = torch.zeros(len(self.kernel), dtype=torch.int32, device=self.kernel.device)
-        return torch.fake_quantize_per_channel_affine(self.kernel, self.scale, zero, 0, -WEIGHT_PEAK, WEIGHT_PEAK)
+        kernel = self.kernel * self.unit[:, None, None, None]
+        return torch.fake_quantize_per_channel_affine(kernel, self.scale, zero, 0, -WEIGHT_PEAK, WEIGHT_PEAK)
 
     def summed(self, x: Tensor) -> Tensor:
         """Before the ReLU."""

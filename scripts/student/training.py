@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from student.lessons import SHARD
-from student.network import FLOAT_LAYERS
+from student.network import ACTIVATION_STEP, FLOAT_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 BATCH = 32
 SAVE_EVERY = 50
+CHECK_EVERY = 250
 WARM_UP = 50
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast; `seed` orders the lessons."""
+    """How long and how fast, `rate` in steps of the grids that values are rounded to; `seed` orders the lessons."""
 
     steps: int
     rate: float
@@ -44,13 +45,15 @@ class Loss(nn.Module):
     """Three shares of what the student leaves unexplained: of the embedding, of its square root, of the class evidence.
 
     The first counts each of the 1024 numbers by its own spread; square roots are what sound vectors are made of, classes what text
-    vectors are made of. Evidence is squeezed where a class is certain either way.
+    vectors are made of. Evidence is squeezed where a class is certain either way. In the first, a patch counts less the farther its
+    embedding is from the usual: YAMNet answers near silence thirty times as loud as any sound, and a few such would decide it all.
     """
 
     def __init__(self, embedding: Tensor, kernel: Floats, bias: Floats) -> None:
         super().__init__()
         spread = embedding.std(dim=0)
         self.register_buffer("spread", spread + 0.05 * spread.mean())
+        self.register_buffer("middle", embedding.median(dim=0).values)
         root = torch.sqrt(embedding).std(dim=0)
         self.register_buffer("root_spread", root + 0.05 * root.mean())
         self.register_buffer("kernel", torch.from_numpy(kernel))
@@ -63,7 +66,8 @@ class Loss(nn.Module):
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """A number, 3 or so for a student that knows nothing."""
-        plain = ((ours - theirs) / self.spread).square().mean()
+        unusual = ((theirs - self.middle) / self.spread).square().mean(dim=1)
+        plain = (((ours - theirs) / self.spread).square().mean(dim=1) / (1 + unusual)).mean()
         root = ((torch.sqrt(ours + 1e-3) - torch.sqrt(theirs + 1e-3)) / self.root_spread).square().mean()
         evidence = ((self.evidence(ours) - self.evidence(theirs)) / self.evidence_spread).square().mean()
         return plain + root + evidence
@@ -80,7 +84,16 @@ class Training:
     def __init__(self, student: Encoder, loss: Loss, plan: Plan, path: Path) -> None:
         self.student, self.loss = student.to(plan.device), loss.to(plan.device)
         self._plan, self._path = plan, path
-        self._optimizer = torch.optim.Adam(list(student.layers[FLOAT_LAYERS:].parameters()), plan.rate, betas=(0.9, 0.99))
+        learning = student.layers[FLOAT_LAYERS:]
+        for layer in learning:
+            layer.count_in(layer.scale)
+        self._optimizer = torch.optim.Adam(
+            [
+                {"params": [layer.kernel for layer in learning], "unit": 1.0},
+                {"params": [layer.bias for layer in learning], "unit": ACTIVATION_STEP},
+            ],
+            betas=(0.9, 0.99),
+        )
         self._step = 0
         if path.exists():
             stored = torch.load(path, map_location=plan.device)
@@ -88,8 +101,8 @@ class Training:
             self._optimizer.load_state_dict(stored["optimizer"])
             self._step = stored["step"]
 
-    def run(self, lessons: Lessons, say: Callable[[str], None]) -> None:
-        """Train until the plan's last step, saving on the way."""
+    def run(self, lessons: Lessons, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        """Train until the plan's last step, saving on the way and calling `check` every `CHECK_EVERY` steps."""
         passing, since = 0.0, self._step
         for patches, embedding in self._batches(lessons):
             passing += self._learn(patches, embedding)
@@ -98,6 +111,8 @@ class Training:
                 say(f"step {self._step} of {self._plan.steps}: loss {passing / (self._step - since):.4f}")
                 passing, since = 0.0, self._step
                 self._save()
+            if self._step % CHECK_EVERY == 0:
+                check()
 
     def _batches(self, lessons: Lessons) -> Iterator[tuple[Halves, Halves]]:
         """Patches and embeddings from the step that is due on: shard after shard, each time in an order of its own."""
@@ -112,7 +127,7 @@ class Training:
 
     def _learn(self, patches: Halves, embedding: Halves) -> float:
         for group in self._optimizer.param_groups:
-            group["lr"] = rate_at(self._step, self._plan)
+            group["lr"] = rate_at(self._step, self._plan) * group["unit"]
         ours = self.student(torch.from_numpy(patches.astype(np.float32)).to(self._plan.device))
         loss = self.loss(ours, torch.from_numpy(embedding.astype(np.float32)).to(self._plan.device))
         self._optimizer.zero_grad(set_to_none=True)
