@@ -13,6 +13,9 @@ TESTS := $(VENV)/bin/python -m pytest
 SOURCES := client server shared tests scripts benchmarks
 TYPED := -p earmark_client -p earmark_server -p earmark_shared
 
+# The tests start many Python processes: without stored bytecode each of them, and each test worker, would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -33,11 +36,11 @@ test: $(VENV)/.stamp $(SOUNDS)/.stamp ## Set up everything, then run every check
 
 .PHONY: fast-tests
 fast-tests: $(VENV)/.stamp $(SOUNDS)/.stamp
-	$(TESTS) -m "not slow" -n 2
+	$(TESTS) -m "not slow" -n 2 --dist worksteal
 
 .PHONY: test-all
 test-all: $(VENV)/.stamp $(SOUNDS)/.stamp nginx check ## The same, and the tests that take minutes
-	$(TESTS) -n 2
+	$(TESTS) -n 2 --dist worksteal
 
 .PHONY: nginx
 nginx: $(if $(shell PATH="$$PATH:/usr/sbin" command -v nginx),,$(NGINX)) ## Fetch Debian's nginx for the tests, if there is none here

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import click
-import pytest
 
 from tests.house.sources import ROOT
 
@@ -20,25 +19,29 @@ def test_the_command_reference_is_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", sorted(ALL))
-def test_every_help_ends_with_an_example(path):
+def ends_with_an_example(path):
     last = help_text(path, ALL[path]).split("\n\n")[-1].strip()
-    assert last.startswith("Example:")
-    assert all(line.strip().startswith("earmark") for line in last.splitlines()[1:])
+    return last.startswith("Example:") and all(line.strip().startswith("earmark") for line in last.splitlines()[1:])
 
 
-@pytest.mark.parametrize("path", sorted(ALL))
-def test_every_option_says_what_it_is_for(path):
-    assert [option.name for option in ALL[path].params if isinstance(option, click.Option) and not option.help] == []
+def test_every_help_ends_with_an_example():
+    assert [path for path in sorted(ALL) if not ends_with_an_example(path)] == []
 
 
-@pytest.mark.parametrize(
-    "page", sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-)
-def test_links_between_pages_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    targets = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
-    assert [link for link in targets if not ((ROOT / page).parent / link).exists()] == []
+def test_every_option_says_what_it_is_for():
+    options = [(path, option) for path in sorted(ALL) for option in ALL[path].params if isinstance(option, click.Option)]
+    assert [f"{path} {option.name}" for path, option in options if not option.help] == []
+
+
+def links_of(page):
+    """The targets of a page's links that are not on the web."""
+    return [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")) if "://" not in link]
+
+
+def test_links_between_pages_lead_somewhere():
+    links = [(page, link) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] for link in links_of(page)]
+    assert links
+    assert [f"{page.relative_to(ROOT)} -> {link}" for page, link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_architecture_page_names_real_files():
