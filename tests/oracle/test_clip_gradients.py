@@ -4,18 +4,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from tests.support.privacy import small_head, small_schema, training_set
 
-from earmark_client.learn.correction import ClipGradients, Correction
 from earmark_client.learn.finetune import ClipBatches
 from earmark_shared.head import correct, flatten, unflatten
 from earmark_shared.privacy.mechanism import GRID_STEPS, grid_sum
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 SHARPNESS = 20.0
 TRAINED = [("up", "bias"), ("up",), ("down", "up", "bias"), ("down", "shift", "up", "bias")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch  # loaded when the first of these tests runs, not by whoever collects them
+
+    torch.set_num_threads(1)
+
+
+def gradients_of(schema, head, data):
+    """The product's gradients of every clip, by Opacus."""
+    from earmark_client.learn.correction import ClipGradients
+
+    return ClipGradients(schema, head, data.label_vectors, SHARPNESS)
 
 
 def unit(vector):
@@ -24,6 +35,8 @@ def unit(vector):
 
 def segment_loss(weights, output, text, labels, targets):
     """One segment's loss, in words of one syllable: no batch, no padding, no layer."""
+    import torch
+
     feature = unit(weights["down"] @ output + weights["shift"])
     corrected = unit(unit(text) + weights["up"] @ feature + weights["bias"])
     chances = torch.softmax(SHARPNESS * labels @ corrected, dim=0)
@@ -38,6 +51,8 @@ def segment_loss(weights, output, text, labels, targets):
 
 def brute_force(schema, head, data, clip):
     """The average of a clip's segment gradients, one backward pass a segment."""
+    import torch
+
     labels = torch.from_numpy(data.label_vectors).double()
     total = np.zeros(schema.size)
     mine = np.flatnonzero(data.clips == clip)
@@ -54,7 +69,7 @@ def brute_force(schema, head, data, clip):
 def test_clipped_gradients_equal_a_loop_over_segments(trained):
     schema = small_schema(trained=trained)
     head, data = small_head(schema), training_set(schema, clips=12)
-    gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
+    gradients = gradients_of(schema, head, data)
     drawn = np.array([0, 3, 4, 9, 11])
     (batch,) = ClipBatches(gradients.prepared(data)).of(drawn)
     found = gradients.of(flatten(schema, head).astype(np.float64), batch)
@@ -78,7 +93,7 @@ def test_control_clipping_segments_instead_of_clips_is_another_sum():
 def test_gradients_are_those_of_the_weights_asked_for():
     schema = small_schema()
     head, data = small_head(schema), training_set(schema, clips=6)
-    gradients = ClipGradients(schema, first := small_head(schema, seed=7), data.label_vectors, SHARPNESS)
+    gradients = gradients_of(schema, first := small_head(schema, seed=7), data)
     (batch,) = ClipBatches(gradients.prepared(data)).of(np.arange(6))
     gradients.of(flatten(schema, first).astype(np.float64), batch)
     moved = unflatten(schema, flatten(schema, head), first)
@@ -88,6 +103,10 @@ def test_gradients_are_those_of_the_weights_asked_for():
 
 
 def test_the_module_is_the_shared_formula():
+    import torch
+
+    from earmark_client.learn.correction import Correction
+
     schema = small_schema()
     head, data = small_head(schema), training_set(schema, clips=9)
     module = Correction(schema, head)
@@ -99,7 +118,7 @@ def test_another_clip_in_the_batch_changes_no_step_of_the_grid():
     """The sum moves by the clip's own part: the others' last bits stay below the grid."""
     schema = small_schema(inputs=200, outputs=100, rank=20)
     head, data = small_head(schema), training_set(schema, clips=80, most_segments=9)
-    gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
+    gradients = gradients_of(schema, head, data)
     weights, batches = flatten(schema, head).astype(np.float64), ClipBatches(gradients.prepared(data))
 
     def total(drawn):
@@ -118,7 +137,7 @@ def test_a_clip_that_gives_no_number_leaves_the_others_alone(value):
     head, data = small_head(schema), training_set(schema, clips=12)
     spoilt = data.encoder_outputs.copy()
     spoilt[data.clips == 3] = value
-    gradients = ClipGradients(schema, head, data.label_vectors, SHARPNESS)
+    gradients = gradients_of(schema, head, data)
     weights, everybody = flatten(schema, head).astype(np.float64), np.arange(12)
     (clean,) = ClipBatches(gradients.prepared(data)).of(everybody)
     (spoilt_batch,) = ClipBatches(gradients.prepared(replace(data, encoder_outputs=spoilt))).of(everybody)

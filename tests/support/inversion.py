@@ -8,7 +8,6 @@ import soxr
 from scipy.ndimage import uniform_filter
 
 from earmark_client.describe import Model
-from earmark_client.learn.correction import ClipGradients
 from earmark_client.learn.finetune import ClipBatches, TrainingSet, _one_thread
 from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
@@ -57,6 +56,8 @@ class Victim:
 
     def gradients(self, pieces, labels, sharpness=20.0):
         """`(n, d)`: what each clip alone would send, were there no clipping, no noise and no sum."""
+        from earmark_client.learn.correction import ClipGradients  # loads torch: not for everybody who collects the tests
+
         data = self.training_set(pieces, labels)
         gradients = ClipGradients(self.schema, self.arrays, self.label_vectors, sharpness)
         weights = np.concatenate([self.arrays[name].ravel() for name in self.schema.trained]).astype("f8")

@@ -5,16 +5,13 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from tests.support.privacy import ReplayableEntropy, small_head, small_schema, training_set
 
-import earmark_client.learn.correction  # noqa: F401  before generators are forbidden: scipy, imported by it, draws an example
 from earmark_client.learn import finetune
 from earmark_client.learn.finetune import MAX_SEGMENTS, ClipBatches, TrainingPlan, planned_event, train
 from earmark_shared.errors import BudgetError, NoiseError
 from earmark_shared.head import correct, flatten, unflatten
 
-torch.set_num_threads(1)
 SCHEMA = small_schema()
 PLAN = TrainingPlan(clipping_bound=1.0, noise_multiplier=1.0, expected_clips=16, steps=5, learning_rate=0.5)
 WEAK_TORCH = ["normal", "randn", "rand", "randint", "randperm", "randn_like", "rand_like", "bernoulli", "multinomial", "poisson"]
@@ -33,13 +30,24 @@ WEAK_NUMPY = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def torch():
+    """The library that trains, loaded when the first of these tests runs: collecting them costs nothing."""
+    import torch
+
+    import earmark_client.learn.correction  # noqa: F401  before generators are forbidden: scipy, imported by it, draws an example
+
+    torch.set_num_threads(1)
+    return torch
+
+
 def run(plan=PLAN, data=None, *, schema=SCHEMA, head=None, entropy=None):
     data = data if data is not None else training_set(schema)
     head = head or small_head(schema)
     return train(schema, head, data, plan, paid=planned_event(plan, data.clip_count), entropy=entropy or ReplayableEntropy())
 
 
-def forbid_weak_generators(monkeypatch):
+def forbid_weak_generators(monkeypatch, torch):
     def refuse(*_, **__):
         raise AssertionError("a generator that is not cryptographic was called")
 
@@ -48,14 +56,14 @@ def forbid_weak_generators(monkeypatch):
             monkeypatch.setattr(owner, name, refuse)
 
 
-def test_training_calls_no_weak_generator(monkeypatch):
+def test_training_calls_no_weak_generator(monkeypatch, torch):
     data, head = training_set(SCHEMA), small_head(SCHEMA)
-    forbid_weak_generators(monkeypatch)
+    forbid_weak_generators(monkeypatch, torch)
     assert run(data=data, head=head, entropy=os.urandom).update.any()
 
 
-def test_control_a_weak_generator_would_be_noticed(monkeypatch):
-    forbid_weak_generators(monkeypatch)
+def test_control_a_weak_generator_would_be_noticed(monkeypatch, torch):
+    forbid_weak_generators(monkeypatch, torch)
     for call in (lambda: torch.normal(0.0, 1.0, (1,)), lambda: torch.zeros(1).normal_(), lambda: np.random.normal(0.0)):
         with pytest.raises(AssertionError, match="not cryptographic"):
             call()
@@ -177,7 +185,7 @@ def test_many_clips_come_in_bounded_batches():
     assert [len(part.targets) for part in ClipBatches(data).of(np.arange(150))] == [64, 64, 22]
 
 
-def test_the_persons_thread_setting_is_left_as_it_was():
+def test_the_persons_thread_setting_is_left_as_it_was(torch):
     before = torch.get_num_threads()
     run()
     assert torch.get_num_threads() == before
