@@ -16,7 +16,8 @@ from urllib.parse import quote
 import grpc
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
-from tests.support.federation import HOST, Federation, new_database
+from tests.support.federation import HOST, Federation
+from tests.support.homes import new_database
 
 from earmark_client.federation import enrol
 from earmark_client.federation.identity import is_lab, load_membership, load_pending, node_key_file, store_membership

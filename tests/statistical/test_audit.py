@@ -14,7 +14,6 @@ from tests.statistical.test_noise import complaints, in_a_fork
 from tests.support.auditing import auc, gaussian_epsilon, one_run_epsilon
 from tests.support.privacy import ReplayableEntropy
 
-from earmark_client.learn import correction
 from earmark_client.learn.finetune import TrainingPlan, TrainingSet, planned_event, train
 from earmark_shared.head import HeadSchema, first_head
 from earmark_shared.privacy import mechanism
@@ -50,7 +49,7 @@ class CanaryGradients:
 @pytest.fixture(autouse=True)
 def canaries(monkeypatch):
     assert SCHEMA.size == CANARIES
-    monkeypatch.setattr(correction, "ClipGradients", CanaryGradients)
+    monkeypatch.setattr("earmark_client.learn.correction.ClipGradients", CanaryGradients)
 
 
 def noise_for(epsilon, **sampling):

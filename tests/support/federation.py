@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 from earmark_client.federation import enrol
-from earmark_client.store.database import Database
 from earmark_server.authority import create_authority, open_authority
 from earmark_server.enrolment import Enroller
 from earmark_server.limits import Limits
@@ -86,7 +85,3 @@ class Federation:
 
     def close(self):
         self.registry.close()
-
-
-def new_database(folder, name="library.db"):
-    return Database.create(folder / name, os.urandom(32))

@@ -19,7 +19,7 @@ from earmark_shared.errors import NetworkError
 from earmark_shared.head import arrays_sha256
 from earmark_shared.round import Floors
 from earmark_shared.secagg import checks
-from tests.support.federation import new_database
+from tests.support.homes import new_database
 from tests.support.rounds import LAB, FixedTrainer
 
 POLL_S = 0.2

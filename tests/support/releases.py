@@ -1,7 +1,6 @@
 """A release repository in memory, honest until a test makes it lie; and a device that asks it. After python-tuf's own simulator."""
 
 import datetime as dt
-import os
 import time
 from types import SimpleNamespace
 
@@ -11,11 +10,11 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 
 from earmark_client.federation.releases import fetch_release
 from earmark_client.model.active import ActiveState, load_correction
-from earmark_client.store.database import Database
 from earmark_client.updating import STATE, read_state
 from earmark_shared.head import HeadSchema, first_head
 from earmark_shared.release import RELEASE_NAME, SCHEMA_NAME, dump_head, make_release, sha256_hex
 from earmark_shared.releasing import PIECE_SIZE, Piece
+from tests.support.homes import new_database
 
 SCHEMA = HeadSchema(inputs=6, outputs=4, rank=2, trained=("up", "bias"), labels=("dog", "siren"))
 BASE = "base-0123456789ab"
@@ -120,7 +119,7 @@ class Device:
 
     def __init__(self, folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        self.database = Database.create(folder / "library.db", os.urandom(32))
+        self.database = new_database(folder)
         self.home = SimpleNamespace(folder=folder, database=self.database)
         self.shift_s = 0
 

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from tests.attack.storekit import MODEL, add_clip, kinds, make_home, vectors
+from tests.support.homes import new_database
 
 from earmark_client.records import Correction
 from earmark_client.store import connection, keys, schema
@@ -32,7 +33,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def database(path):
-    with Database.create(path, KEY) as opened:
+    with new_database(path.parent, path.name, key=KEY) as opened:
         yield opened
 
 

@@ -5,16 +5,17 @@ import stat
 
 import pyrage
 import pytest
+from tests.support.homes import new_database
 
 from earmark_client.exporting import export_library
 from earmark_client.records import Correction
-from earmark_client.store.database import ClipRow, Database, LabelRow
+from earmark_client.store.database import ClipRow, LabelRow
 from earmark_shared.errors import SettingsError
 
 
 @pytest.fixture
 def database(tmp_path):
-    with Database.create(tmp_path / "library.db", bytes(32)) as database:
+    with new_database(tmp_path) as database:
         with database.transaction():
             clip_id = database.insert_clip(ClipRow("ab" * 32, 0.0, 44_100, 2, 10, 1.0, 2.0, "m-1"), "/sounds/dog.wav")
             database.finish_clip(clip_id, duration_s=3.5, names="dog")

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from tests.support.federation import new_database
+from tests.support.homes import new_database
 
 from earmark_client.federation.device import RoundDevice
 from earmark_client.federation.identity import check_not_paused, set_paused

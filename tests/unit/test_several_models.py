@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tests.attack.storekit import MODEL, add_clip, vectors
+from tests.support.homes import new_database
 
 from earmark_client.store import connection, schema
 from earmark_client.store.database import ClipRow, Database
@@ -14,7 +15,7 @@ OTHER = "other-0123456789ab"
 
 @pytest.fixture
 def database(tmp_path):
-    with Database.create(tmp_path / "library.db", KEY) as opened:
+    with new_database(tmp_path, key=KEY) as opened:
         with opened.transaction():
             add_clip(opened, 0)
             add_clip(opened, 1)

@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 import pytest
+from tests.support.homes import new_database
 
 from earmark_client.federation.device import training_plan
 from earmark_client.federation.training_data import CorrectionTrainer, HeldHead, training_set
 from earmark_client.records import Correction
-from earmark_client.store.database import ClipRow, Database, LabelRow
+from earmark_client.store.database import ClipRow, LabelRow
 from earmark_shared.errors import NoiseError
 from earmark_shared.head import HeadSchema, first_head, unit_rows
 
@@ -22,7 +23,7 @@ class Library:
     """A database with clips of three segments each."""
 
     def __init__(self, folder, clips=4):
-        self.database = Database.create(folder / "library.db", os.urandom(32))
+        self.database = new_database(folder)
         rng = np.random.default_rng(3)
         self.segments, self.sound = {}, {}
         for place in range(clips):

@@ -1,8 +1,7 @@
 """Which clips' names hold a query's words, also where a word stands in nearly every name."""
 
-import secrets
-
 import pytest
+from tests.support.homes import new_database
 
 from earmark_client.asking import word_matches
 from earmark_client.records import Correction
@@ -13,7 +12,7 @@ NAMES = ["recording dog", "recording cat", "recording rain", "violin", "recordin
 
 @pytest.fixture
 def database(tmp_path):
-    with Database.create(tmp_path / "library.db", secrets.token_bytes(32)) as database:
+    with new_database(tmp_path) as database:
         with database.transaction():
             for number, name in enumerate(NAMES):
                 clip_id = database.insert_clip(ClipRow(f"{number:064d}", 1.0, 16_000, 1, 100, 0.0, 0.0, "m"), f"/{number}")
