@@ -1,5 +1,6 @@
 """No command reaches the network: the kernel kills it (and any decoder it starts) at the first socket."""
 
+import json
 import os
 import re
 import signal
@@ -21,6 +22,16 @@ OTHER_COMMANDS = [
 ]  # fmt: skip
 
 
+ONE_AFTER_ANOTHER = (
+    "import json, sys; from earmark_client.cli.main import main\n"
+    "for command in json.loads(sys.argv[1]):\n"
+    "    if code := main(command):\n"
+    "        sys.exit(f'{command} ended with {code}')\n"
+    "    print('DONE', *command, flush=True)\n"
+)
+"""Several commands in one process: the first socket ends it whichever opened it, and what was DONE says which did not."""
+
+
 def run(kind, folder, *program):
     places = {"HOME": str(folder), "TMPDIR": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
     environment = {"PATH": os.environ["PATH"], **places}
@@ -37,17 +48,30 @@ def folder(tmp_path_factory):
     return folder
 
 
+def run_commands(kind, folder, commands):
+    """Run commands of `earmark` one after another, and hold that every one of them came to a good end."""
+    done = run(kind, folder, sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(commands))
+    said = [line for line in done.stdout.splitlines() if line.startswith("DONE ")]
+    assert (done.returncode, len(said)) == (0, len(commands)), f"{done.returncode} after {said}: {done.stderr}"
+
+
 def test_adding_and_searching_open_no_socket_at_all(folder):
-    for command in (["add", "sounds"], ["search", "dog"], ["search", "--like", "sounds/tone.wav", "--at", "1"]):
-        done = run("all", folder, EARMARK, *command)
-        assert done.returncode == 0, f"{command}: {done.returncode} {done.stderr}"
+    run_commands("all", folder, [["add", "sounds"], ["search", "dog"], ["search", "--like", "sounds/tone.wav", "--at", "1"]])
 
 
 def test_no_other_command_opens_a_network_socket(folder):
-    assert run("inet", folder, EARMARK, "add", "sounds").returncode == 0
-    for command in [*OTHER_COMMANDS, ["--key-file", "key2", "rm", "1", "--yes"], ["--key-file", "key2", "erase", "--yes"]]:
-        done = run("inet", folder, EARMARK, *command)
-        assert done.returncode == 0, f"{command}: {done.returncode} {done.stderr}"
+    with_the_new_key = [["--key-file", "key2", "rm", "1", "--yes"], ["--key-file", "key2", "erase", "--yes"]]
+    run_commands("inet", folder, [["add", "sounds"], *OTHER_COMMANDS, *with_the_new_key])
+
+
+def test_control_a_command_that_opens_a_socket_is_named(folder):
+    """Any of several commands in one process: here the second, made to open a socket while it runs."""
+    spoilt = "import socket; from earmark_client.cli import main as module; real = module.main\n"
+    spoilt += "def main(command): command == ['--help'] and socket.socket(); return real(command)\n"
+    program = spoilt + ONE_AFTER_ANOTHER.replace("from earmark_client.cli.main import main", "")
+    done = run("inet", folder, sys.executable, "-c", program, json.dumps([["--version"], ["--help"], ["--version"]]))
+    assert done.returncode == -signal.SIGSYS
+    assert [line for line in done.stdout.splitlines() if line.startswith("DONE")] == ["DONE --version"]
 
 
 @pytest.mark.parametrize(

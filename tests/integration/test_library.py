@@ -13,6 +13,7 @@ from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import AudioError, NotInLibraryError, SettingsError
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
+from tests.support.homes import open_library
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,20 @@ def sounds(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stocked(sounds, tmp_path_factory):
-    """A library of that folder, shared by the tests that only read."""
-    folder = tmp_path_factory.mktemp("stocked")
+def filled(sounds, tmp_path_factory):
+    """A home of that folder; closed. Tests that change a library get a copy of it."""
+    folder = tmp_path_factory.mktemp("filled")
     with Library.create(folder / "home", unlock=KeyFile(folder / "key")) as library:
         library.add([sounds])
-        yield library
+    return folder
 
 
-@pytest.fixture
-def library(sounds, tmp_path):
-    """A library of one's own for the tests that change it."""
-    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
-        library.add([sounds])
+@pytest.fixture(scope="module")
+def stocked(filled, tmp_path_factory):
+    """A library of that folder, shared by the tests that only read."""
+    folder = tmp_path_factory.mktemp("stocked") / "copy"
+    shutil.copytree(filled, folder)
+    with open_library(folder) as library:
         yield library
 
 
@@ -207,8 +209,8 @@ def test_review_asks_about_the_least_certain_first(stocked):
     assert doubts == sorted(doubts)
 
 
-def test_search_goes_on_in_one_process_while_another_adds(library, sounds, tmp_path):
-    with Library.open(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as reader:
+def test_search_goes_on_in_one_process_while_another_adds(library, folder, tmp_path):
+    with open_library(folder) as reader:
         before = len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits)
         library.add([write_sound(tmp_path, "new", tone(2, 700))])
         assert len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits) == before + 1
