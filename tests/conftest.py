@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -36,3 +38,26 @@ def clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "person"))
     monkeypatch.setenv("TZ", "UTC")
+
+
+@cache
+def _known_epsilon(groups, delta):
+    return _real_epsilon()(Counter(dict(groups)), delta)
+
+
+@cache
+def _real_epsilon():
+    from earmark_shared.privacy import accountant
+
+    return accountant._epsilon
+
+
+@pytest.fixture(scope="module")
+def epsilons_once():
+    """For modules that charge many ledgers alike: the accountant composes the same events at the same delta once."""
+    from earmark_shared.privacy import accountant
+
+    _real_epsilon()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accountant, "_epsilon", lambda groups, delta: _known_epsilon(tuple(groups.items()), delta))
+        yield

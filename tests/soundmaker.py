@@ -88,13 +88,13 @@ def wav_bytes(payload: bytes, *, rate_hz: int = 16_000, channels: int = 1, bits:
 
 
 def write_constant(
-    path: Path, seconds: int, *, container: str = "flac", channels: int = 1, rate_hz: int = 48_000, level: float = 0.01
+    path: Path, seconds: int, *, container: str = "flac", channels: int = 1, rate_hz: int = 48_000, level: float = 0.01, beep_s: float = 0.02
 ) -> Path:
-    """A beep of 0.02 s, then `seconds` of one constant value, written in blocks: what a decompression bomb is made of."""
+    """A beep of `beep_s`, then `seconds` of one constant value, written in blocks: what a decompression bomb is made of."""
     kind, subtype = CONTAINERS[container]
     block = np.full((rate_hz, channels), level, dtype=np.float32)
     with soundfile.SoundFile(path, "w", rate_hz, channels, subtype=subtype, format=kind) as file:
-        file.write(np.repeat(tone(0.02, rate_hz=rate_hz)[:, None], channels, axis=1))
+        file.write(np.repeat(tone(beep_s, rate_hz=rate_hz)[:, None], channels, axis=1))
         for _ in range(seconds):
             file.write(block)
     return path

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ def run(*arguments, **more):
     )
 
 
+@cache
 def needles():
     """Marker strings in the encodings a file could hold them in, and vectors as stored."""
     found = {marker.encode() for marker in storekit.MARKERS}

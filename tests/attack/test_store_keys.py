@@ -81,6 +81,12 @@ def test_a_header_cannot_ask_for_endless_work(locked):
         path.write_text(text)
 
 
+@pytest.fixture
+def cheap_derivation(monkeypatch):
+    """For tests of which secret opens what: what a guess costs is the passphrase tests' to say, and the same code asks for it."""
+    monkeypatch.setattr(keys, "ARGON2", {"memory_kib": 64, "passes": 1, "lanes": 1})
+
+
 def grown(tmp_path, secret):
     """A home, a copy of it from before its newest clip, and its secret."""
     folder = tmp_path / "home"
@@ -150,7 +156,7 @@ def every_secret(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["keyring", "passphrase", "key-file"])
-def test_an_erased_home_is_gone_and_so_is_its_older_copy(tmp_path, mode):
+def test_an_erased_home_is_gone_and_so_is_its_older_copy(tmp_path, mode, cheap_derivation):
     folder, older, secret = grown(tmp_path, every_secret(tmp_path)[mode])
     started = time.perf_counter()
     erase_home(folder, secret)
@@ -201,7 +207,7 @@ def test_every_file_of_a_home_is_its_owners_alone(tmp_path):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-def test_a_new_secret_shuts_out_the_old_one(tmp_path):
+def test_a_new_secret_shuts_out_the_old_one(tmp_path, cheap_derivation):
     folder, _, secret = grown(tmp_path, None)
     ring = Keyring(storekit.FakeKeyring())
     change_secret(folder, secret, Passphrase("one"))

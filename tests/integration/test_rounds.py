@@ -11,6 +11,7 @@ from earmark_shared.head import flatten
 from earmark_shared.round import Floors, Phase
 from tests.support.rounds import LAB, Small, lab_profile, real_ledger
 
+pytestmark = pytest.mark.usefixtures("epsilons_once")
 PHASES = (Phase.SHARE_KEYS, Phase.MASKED, Phase.CONSISTENCY, Phase.UNMASK)
 
 

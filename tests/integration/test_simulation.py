@@ -15,6 +15,7 @@ from simulation.run import SPLITS, epsilon
 from simulation.sound import TEST, TRAINING, Sounds
 from simulation.task import CLIPS, Task, accuracy, split
 
+pytestmark = pytest.mark.usefixtures("epsilons_once")
 LABELS = ("horn", "bell", "drum")
 
 

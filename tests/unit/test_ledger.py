@@ -14,6 +14,7 @@ from earmark_client.store.database import Database
 from earmark_shared.errors import BudgetError, ClockError, LedgerError, LedgerRollbackError, ReplayedPlanError, StoreError
 from earmark_shared.privacy.accountant import DeviceGaussian, SampledGaussian, device_epsilon, record_epsilon
 
+pytestmark = pytest.mark.usefixtures("epsilons_once")
 LARGE = SampledGaussian(noise_multiplier=1.2, sampling_probability=0.125, steps=8)
 
 
