@@ -88,7 +88,14 @@ def wav_bytes(payload: bytes, *, rate_hz: int = 16_000, channels: int = 1, bits:
 
 
 def write_constant(
-    path: Path, seconds: int, *, container: str = "flac", channels: int = 1, rate_hz: int = 48_000, level: float = 0.01, beep_s: float = 0.02
+    path: Path,
+    seconds: int,
+    *,
+    container: str = "flac",
+    channels: int = 1,
+    rate_hz: int = 48_000,
+    level: float = 0.01,
+    beep_s: float = 0.02,
 ) -> Path:
     """A beep of `beep_s`, then `seconds` of one constant value, written in blocks: what a decompression bomb is made of."""
     kind, subtype = CONTAINERS[container]

@@ -40,11 +40,10 @@ def consume(path, limits=None):
 BOMBS = [("flac", 8, 48_000), ("ogg", 2, 48_000)]
 
 
-@pytest.mark.parametrize(("container", "channels", "rate_hz"), [("flac", 8, 48_000), ("ogg", 8, 48_000)])
-def test_small_bombs_are_refused_and_go_off_without_the_check(tmp_path, container, channels, rate_hz):
-    seconds = 110 if container == "flac" else 60
-    bomb = write_constant(tmp_path / "bomb", seconds, container=container, channels=channels, rate_hz=rate_hz, level=0.0)
-    assert seconds * rate_hz * channels * 4 / bomb.stat().st_size > 3_000
+@pytest.mark.parametrize(("container", "seconds"), [("flac", 60), ("ogg", 50)])
+def test_small_bombs_are_refused_and_go_off_without_the_check(tmp_path, container, seconds):
+    bomb = write_constant(tmp_path / "bomb", seconds, container=container, channels=8, level=0.0, beep_s=0.001)
+    assert seconds * 48_000 * 8 * 4 / bomb.stat().st_size > 3_100
     with pytest.raises(AudioLimitError, match="grows more than 3000-fold"):
         consume(bomb)
     duration_s, *_ = consume(bomb, DecodeLimits(expansion=math.inf))
@@ -90,10 +89,10 @@ def test_a_lying_length_is_refused_and_reserves_nothing(tmp_path):
 
 def test_ten_times_the_silence_costs_no_more_memory(tmp_path):
     short = write_constant(tmp_path / "short.flac", 60, rate_hz=16_000)
-    long = write_constant(tmp_path / "long.flac", 1_200, rate_hz=16_000)
+    long = write_constant(tmp_path / "long.flac", 600, rate_hz=16_000)
     _, _, short_peak, _, _ = consume(short)
     duration_s, _, long_peak, growth, _ = consume(long)
-    assert duration_s == pytest.approx(1_200, abs=0.1)
+    assert duration_s == pytest.approx(600, abs=0.1)
     assert abs(long_peak - short_peak) < 8 * MIB
     assert growth < 16 * MIB
 
@@ -128,8 +127,8 @@ def test_a_decoder_that_spins_is_stopped_by_the_allowance(tmp_path, monkeypatch)
         consume(path, DecodeLimits(processor_s=0.3))
     started_s = time.monotonic()
     with pytest.raises(AudioLimitError, match="no sound"):  # without the allowance only the clock stops it
-        consume(path, DecodeLimits(processor_s=math.inf, silent_s=1.5))
-    assert time.monotonic() - started_s > 1.5
+        consume(path, DecodeLimits(processor_s=math.inf, silent_s=0.8))
+    assert time.monotonic() - started_s > 0.8
 
 
 def test_a_decoder_that_sleeps_is_stopped_by_the_clock(tmp_path, monkeypatch):

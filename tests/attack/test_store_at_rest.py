@@ -15,6 +15,7 @@ from tests.attack import storekit
 
 from earmark_client.store import connection
 from earmark_client.store.home import open_home
+from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import EarmarkError
 
 
@@ -47,7 +48,7 @@ def filled(tmp_path, *, plain):
     root = tmp_path / ("plain" if plain else "sealed")
     home = root / "home"
     (root / "tmp").mkdir(parents=True)
-    secret = storekit.make_home(home, clips=100, segments=60)
+    secret = storekit.make_home(home, clips=100, segments=40)
     process = run(
         "crash",
         home,
@@ -97,10 +98,22 @@ def test_what_is_removed_leaves_no_vector_in_the_decrypted_database(tmp_path, mo
     assert np.ascontiguousarray(storekit.kinds(2, 30)["text"][7]).tobytes() in data
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A folder with `home` and `home.key`, for copies."""
+    folder = tmp_path_factory.mktemp("stored")
+    storekit.make_home(folder / "home", clips=6, segments=200)
+    return folder
+
+
+@pytest.fixture
+def folder(stored, tmp_path):
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "home"
+
+
 def flipped(tmp_path, target, count, *, plain=False):
     folder = tmp_path / "home"
-    if not folder.exists():
-        storekit.make_home(folder, clips=6, segments=200)
     process = run(
         "flips",
         folder,
@@ -115,6 +128,7 @@ def flipped(tmp_path, target, count, *, plain=False):
 
 
 @pytest.mark.parametrize("target", ["home/library.db", "home/key.json", "home/seal.json", "home.key"])
+@pytest.mark.usefixtures("folder")
 def test_a_flipped_bit_is_never_believed(tmp_path, target):
     outcome = flipped(tmp_path, target, 60)
     assert outcome["wrong"] == outcome["uncaught"] == 0
@@ -124,6 +138,7 @@ def test_a_flipped_bit_is_never_believed(tmp_path, target):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", ["home/library.db", "home/key.json", "home/seal.json", "home.key"])
+@pytest.mark.usefixtures("folder")
 def test_500_flipped_bits_are_never_believed(tmp_path, target):
     outcome = flipped(tmp_path, target, 500)
     assert outcome["wrong"] == outcome["uncaught"] == 0
@@ -132,12 +147,12 @@ def test_500_flipped_bits_are_never_believed(tmp_path, target):
 
 def test_control_without_encryption_a_flipped_bit_is_believed(tmp_path, monkeypatch):
     monkeypatch.setattr(connection.dbapi2, "connect", storekit.without_key())
+    storekit.make_home(tmp_path / "home", clips=6, segments=200)
     assert flipped(tmp_path, "home/library.db", 60, plain=True)["wrong"] > 10
 
 
-def test_verify_reads_pages_that_nothing_uses(tmp_path):
-    folder = tmp_path / "home"
-    secret = storekit.make_home(folder, clips=6, segments=200)
+def test_verify_reads_pages_that_nothing_uses(folder):
+    secret = KeyFile(folder.parent / "home.key")
     path = folder / "library.db"
     whole = path.read_bytes()
     for at in random.Random(3).sample(range(len(whole)), 25):

@@ -60,11 +60,11 @@ def holdings(library: Library) -> dict[str, Held]:
 def sounds(tmp_path_factory):
     """Short clips, and one long enough to be committed in several steps."""
     folder = tmp_path_factory.mktemp("sounds")
-    for number in range(12):
+    for number in range(8):
         write_sound(
             folder, f"short{number}", tone(2 + number / 4, 200 + 40 * number) + noise(2 + number / 4, seed=number, level=0.02)
         )
-    long = np.concatenate([chirp(20), clicks(20), noise(20, seed=5)])
+    long = np.concatenate([chirp(12), clicks(12), noise(12, seed=5)])
     write_sound(folder, "long", long, container="flac")
     return folder
 
