@@ -1,5 +1,6 @@
 """A new head takes over: searches go on, nothing is mixed, a killed update goes on, and there is a way back."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from tests.support.homes import open_library
 SCHEMA = HeadSchema(inputs=1024, outputs=384, rank=8, trained=("up", "bias"), labels=("hum", "clock"))
 ASKED = Query(text="wind", limit=None, min_score=0.0)
 UPDATE = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from earmark_client import updating
 from earmark_client.describe import Model
@@ -34,7 +35,7 @@ from earmark_client.store.database import Database
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 
-folder, left = Path(sys.argv[1]), [int(sys.argv[2])]
+left = [0]
 
 def counted(name):
     real = getattr(Database, name)
@@ -45,12 +46,23 @@ def counted(name):
         return real(*args, **how)
     setattr(Database, name, wrapper)
 
-with open_home(folder / "home", KeyFile(folder / "key"), write=True) as home:
-    for name in ("add_vectors", "set_labels", "set_meta", "delete_vectors", "vector_ids", "model_versions", "transaction"):
-        counted(name)
-    state = updating.read_state(home.database)
-    updating.install(home, Model(Bundle.load(BASE_MODEL)), state.next)
-print("steps", int(sys.argv[2]) - left[0])
+def update(folder, steps):
+    with open_home(folder / "home", KeyFile(folder / "key"), write=True) as home:
+        for name in ("add_vectors", "set_labels", "set_meta", "delete_vectors", "vector_ids", "model_versions", "transaction"):
+            counted(name)
+        left[0] = steps
+        state = updating.read_state(home.database)
+        updating.install(home, Model(Bundle.load(BASE_MODEL)), state.next)
+    print("steps", steps - left[0], flush=True)
+
+ended = []
+for folder, steps in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        update(Path(folder), steps)
+        os._exit(0)
+    ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print("ended", *ended)
 """
 
 
@@ -250,10 +262,11 @@ def test_erasing_takes_the_models_along(folder):
     assert not (folder / "home").exists()
 
 
-def run_update(folder, steps):
-    """Begin an update in a process of its own that kills itself at its n-th step; how it ended and what it said."""
-    done = subprocess.run([sys.executable, "-c", UPDATE, folder, str(steps)], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
+def run_updates(*begun):
+    """Go on with updates `(folder, n)`, each in a process of its own that kills itself at its n-th step; how they ended, and what was said."""
+    arguments = json.dumps([(str(folder), steps) for folder, steps in begun])
+    done = subprocess.run([sys.executable, "-c", UPDATE, arguments], capture_output=True, text=True, check=True)
+    return [int(code) for code in done.stdout.splitlines()[-1].split()[1:]], done.stdout
 
 
 def begin(folder, number=1):
@@ -281,20 +294,21 @@ def check_after_kill(folder, release, reference):
 
 def kill_at(filled, tmp_path, points):
     """Kill an update at each of the points; how many of them were before the swap."""
-    shutil.copytree(filled, tmp_path / "reference")
-    release = begin(tmp_path / "reference")
+    shutil.copytree(filled, tmp_path / "begun")
+    release = begin(tmp_path / "begun")
+    shutil.copytree(tmp_path / "begun", tmp_path / "reference")
     with open_library(tmp_path / "reference") as library:
         reference = {release.base: (found(library), labels_of(library))}
-    code, said = run_update(tmp_path / "reference", 10**9)
-    assert code == 0
+    codes, said = run_updates((tmp_path / "reference", 10**9))
+    assert codes == [0]
     steps = int(said.split()[1])
     with open_library(tmp_path / "reference") as library:
         reference[release.version] = found(library), labels_of(library)
-    for number, share in enumerate(points):
-        copy = tmp_path / f"copy{number}"
-        shutil.copytree(filled, copy)
-        begin(copy)
-        assert run_update(copy, min(int(share * steps), steps - 1))[0] == -signal.SIGKILL
+    copies = [(tmp_path / f"copy{number}", min(int(share * steps), steps - 1)) for number, share in enumerate(points)]
+    for copy, _ in copies:
+        shutil.copytree(tmp_path / "begun", copy)
+    assert run_updates(*copies)[0] == [-signal.SIGKILL] * len(points)
+    for copy, _ in copies:
         check_after_kill(copy, release, reference)
 
 
