@@ -8,20 +8,24 @@ $ earmark search dog        a command; `earmark`, or one of the few words in PLA
 ? 20                        the exit code, when it isn't 0
 """
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.house.sources import ROOT
 from tests.support.sound import fill_folder
 
 FOLDER = Path(__file__).parent / "transcripts"
+WARM = ROOT / "tests" / "support" / "warm.py"
 EARMARK = Path(sys.executable).with_name("earmark")
 
 
@@ -82,31 +86,64 @@ def scene(words, folder):
         raise ValueError(f"no such scene: {words}")
 
 
-def run_earmark(words, folder):
+@contextmanager
+def warm_earmark():
+    """What runs a command like `started`, in a child of a process that has loaded the libraries already."""
+    with subprocess.Popen([sys.executable, WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def run(arguments, folder, environment):
+            print(json.dumps([arguments, str(folder), environment]), file=server.stdin, flush=True)
+            code, out, err = json.loads(server.stdout.readline())
+            return subprocess.CompletedProcess(arguments, code, out, err)
+
+        yield run
+        server.stdin.close()
+
+
+def started(arguments, folder, environment):
+    """The real program, started for one command."""
+    return subprocess.run(
+        [EARMARK, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def run_earmark(words, folder, run):
     variables = {}
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         variables[name] = value
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"} | variables
     environment = {name: value for name, value in environment.items() if value}
-    return subprocess.run(
-        [EARMARK, *words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    return run(words[1:], folder, environment)
 
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
 SLOW = {"keys", "rights", "rollback", "teach"}
+LONG = {"first_search"}
+"""Thirteen commands, whose starts would take three quarters of the time: run by the warm program, and by the real one in test-all."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES])
 def test_transcript(name, tmp_path):
+    with warm_earmark() if name in LONG else nullcontext(started) as run:
+        follow(name, tmp_path, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_a_long_transcript_by_the_real_program(name, tmp_path):
+    follow(name, tmp_path, started)
+
+
+def follow(name, tmp_path, run):
+    """Hold every step of a transcript to what is done and said."""
     fill_folder(tmp_path / "sounds")
     for step in steps_of((FOLDER / f"{name}.txt").read_text(encoding="utf-8")):
         words = shlex.split(step.command)
         if "earmark" not in words[:3]:
             scene(words, tmp_path)
             continue
-        done = run_earmark(words, tmp_path)
+        done = run_earmark(words, tmp_path, run)
         said = f"$ {step.command}\n{done.stdout}{done.stderr}? {done.returncode}"
         assert done.returncode == step.code, said
         assert re.fullmatch(pattern_of(step.stdout), done.stdout), said
