@@ -119,8 +119,8 @@ def run_earmark(words, folder, run):
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
 SLOW = {"keys", "rights", "rollback", "teach"}
-LONG = {"first_search"}
-"""Thirteen commands, whose starts would take three quarters of the time: run by the warm program, and by the real one in test-all."""
+LONG = {"bad_sound", "damage", "first_search"}
+"""Many commands, whose starts would take three quarters of the time: run by the warm program, and by the real one in test-all."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES])

@@ -198,6 +198,7 @@ def test_control_a_swap_before_its_vectors_is_seen(copy):
         assert found(another) != before
 
 
+@pytest.mark.slow
 def test_a_model_that_hears_otherwise_hears_the_clips_again(sounds, tmp_path):
     folder = fill(tmp_path, sounds, change_head(BASE_MODEL, tmp_path / "model", array="multi_mean"))
     shutil.rmtree(folder / "model")
@@ -231,6 +232,7 @@ def test_a_kept_model_that_was_changed_on_the_disk_is_refused(copy):
         open_library(copy)
 
 
+@pytest.mark.slow
 def test_the_command_line_answers_and_then_catches_up(copy):
     options = ["--home", str(copy / "home"), "--key-file", str(copy / "key")]
     earmark = [str(Path(sys.executable).parent / "earmark"), *options, "search", "wind", "--min-score", "0"]

@@ -45,6 +45,7 @@ def test_an_age_file_opens_for_its_recipient_alone(database, tmp_path):
         pyrage.decrypt(sealed, [other])
 
 
+@pytest.mark.slow  # age's own scrypt takes seconds
 def test_an_age_file_opens_with_its_passphrase(database, tmp_path):
     export_library(database, tmp_path / "out.age", kind="age", recipient=None, passphrase=b"open sesame")
     assert json.loads(pyrage.passphrase.decrypt((tmp_path / "out.age").read_bytes(), "open sesame"))["format"] == 1
