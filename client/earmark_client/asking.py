@@ -53,6 +53,10 @@ UNSAID = frozenset(
         "with",
         "my",
         "your",
+        "sound",  # "the sound of rain" asks for rain, and every other file is called a sound or a recording
+        "sounds",
+        "recording",
+        "recordings",
     ]
 )
 

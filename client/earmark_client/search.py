@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 CANDIDATES = 300
 """Segments a large library's index gives for exact scoring."""
 MOST_PASSAGES = 20
-"""Passages of them that are scored exactly, or two for each hit that is wanted."""
+"""Passages of them that are scored exactly, or two for each hit that is wanted; of those that words name, half as many."""
+FEW = 4
+"""Times as many segments as passages are wanted, and most often that many passages are among them."""
 EVENT_SHARE = 0.5
 """An event reaches as far as its segments score this share of its best one."""
 EXACT_SEGMENTS = 200_000
@@ -108,20 +110,26 @@ def _near_passages(shelf: Shelf, target: Target, most: int) -> Ints:
     if target.example is not None:
         each = max(CANDIDATES // len(target.example), 50)
         found.append(shelf.sound.search(target.example, each)[0].T.ravel())
-    chosen = [_first_of(catalogue.passages_of(catalogue.positions(ids)), most) for ids in found]
+    chosen = [_first_passages(catalogue, ids, most) for ids in found]
     if target.words:
         words = target.words
-        best = heapq.nsmallest(most, words, key=lambda clip: (-words[clip], clip))
+        best = heapq.nsmallest(most // 2, words, key=lambda clip: (-words[clip], clip))
         first, last = (np.searchsorted(catalogue.passage_clips, best, side=side).tolist() for side in ("left", "right"))
         spans = itertools.chain.from_iterable(range(*span) for span in zip(first, last, strict=True))
-        chosen.append(np.fromiter(itertools.islice(spans, most), np.int64))
+        chosen.append(np.fromiter(itertools.islice(spans, most // 2), np.int64))
     return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 
-def _first_of(values: Ints, most: int) -> Ints:
-    """The first `most` distinct values, in order of appearance."""
-    distinct, first = np.unique(values, return_index=True)
-    return distinct[np.argsort(first)][:most]
+def _first_passages(catalogue: Catalogue, ids: Ints, most: int) -> Ints:
+    """The first `most` distinct passages of segments, in order of appearance; as a rule the first few segments name enough."""
+    chosen = np.zeros(0, np.int64)
+    for count in (FEW * most, len(ids)):
+        passages = catalogue.passages_of(catalogue.positions(ids[:count]))
+        distinct, first = np.unique(passages, return_index=True)
+        chosen = distinct[np.argsort(first)][:most]
+        if len(chosen) == most:
+            break
+    return chosen
 
 
 def score_pool(shelf: Shelf, target: Target, pool: Pool, calibration: ranking.Calibration) -> Scored:

@@ -113,8 +113,13 @@ def test_clips_named_by_words_are_candidates_too():
     assert set(table.passage_clips[pool.passages].tolist()) == {1, 3}
 
 
-def test_the_first_distinct_values_keep_their_order_of_appearance():
-    assert search._first_of(np.array([5, 3, 5, 9, 3, 1]), 3).tolist() == [5, 3, 9]
+@pytest.mark.parametrize("most", [1, 3, 7, 50])
+def test_passages_come_in_the_order_in_which_segments_name_them(most):
+    table = catalogue(30, 30, 30, 30)
+    for seed in range(20):
+        ids = np.random.default_rng(seed).permutation(table.ids)[:60]
+        expected = list(dict.fromkeys(table.passages_of(table.positions(ids)).tolist()))[:most]
+        assert search._first_passages(table, ids, most).tolist() == expected
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(1.0, 1.0), (0.0, 0.0)])

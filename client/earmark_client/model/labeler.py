@@ -180,9 +180,9 @@ class Labeler:
 
     def top_labels(self, scores: Floats, labels: LabelList, *, limit: int = LISTED) -> list[tuple[str, float]]:
         """The labels worth showing for scores `(labels,)`, best first: a broad one only where no narrower one says more."""
-        worth = np.flatnonzero(scores >= LEAST_LISTED)
-        told, is_broad = scores[worth], labels.is_broad[worth]
-        best_narrow = told[~is_broad].max(initial=0.0)
-        shown = worth[~is_broad | (best_narrow < np.maximum(LEAST_LISTED, told / 2))]
-        shown = shown[np.argsort(-scores[shown], kind="stable")][:limit]
-        return [(labels.names[index], float(scores[index])) for index in shown]
+        # A handful of hundreds: from here on Python is faster than numpy, and a search does this for each hit.
+        told = {index: float(scores[index]) for index in np.flatnonzero(scores >= LEAST_LISTED).tolist()}
+        broad = {index for index in told if labels.is_broad[index]}
+        best_narrow = max((score for index, score in told.items() if index not in broad), default=0.0)
+        shown = [index for index in told if index not in broad or best_narrow < max(LEAST_LISTED, told[index] / 2)]
+        return [(labels.names[index], told[index]) for index in sorted(shown, key=lambda index: -told[index])[:limit]]
