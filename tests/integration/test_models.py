@@ -23,25 +23,17 @@ ASKED = Query(text="wind", limit=None, min_score=0.0)
 NAMES = ("hum", "clock", "storm", "siren")
 KILLS = 12
 USE = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from earmark_client import intake
-from earmark_client.library import Library
-from earmark_client.store.database import Database
-from earmark_client.store.keys import KeyFile
+from tests.support.homes import open_library
+from tests.support.killing import Fuse
 
 intake.COMMIT_S, intake.COMMIT_SEGMENTS = 0.0, 1  # a transaction a batch: many moments to be killed in
-folder, left = Path(sys.argv[1]), [int(sys.argv[3])]
-with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
-    real = Database._write
-    def write(self, *args):
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left[0] -= 1
-        return real(self, *args)
-    Database._write = write
+with open_library(Path(sys.argv[1])) as library:
+    fuse = Fuse(int(sys.argv[3]))
     library.use_model(sys.argv[2])
-print("steps", int(sys.argv[3]) - left[0])
+print("steps", int(sys.argv[3]) - fuse.left)
 """
 
 

@@ -23,24 +23,15 @@ from tests.support.models import change_head
 NAMES = ("hum", "clock", "storm", "siren")
 ASKED = Query(text="wind", limit=None, min_score=0.0)
 CATCH_UP = """
-import os, signal, sys
+import sys
 from pathlib import Path
-from earmark_client import succession
-from earmark_client.library import Library
-from earmark_client.store.database import Database
-from earmark_client.store.keys import KeyFile
+from tests.support.homes import open_library
+from tests.support.killing import Fuse
 
-folder, left = Path(sys.argv[1]), [int(sys.argv[2])]
-with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
-    real = Database._write
-    def write(self, *args):
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left[0] -= 1
-        return real(self, *args)
-    Database._write = write
+with open_library(Path(sys.argv[1])) as library:
+    fuse = Fuse(int(sys.argv[2]))
     library.catch_up()
-print(int(sys.argv[2]) - left[0])
+print(int(sys.argv[2]) - fuse.left)
 """
 
 
