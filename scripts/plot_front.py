@@ -48,14 +48,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axes, key, least in zip(figure.subplots(1, 2), ("linear", "qbe_map"), (0.015, 0.03), strict=True):
         sizes, values = [row["encoder_mb"] for row in rows], [row[key] for row in rows]
         axes.scatter(sizes, values, s=[60 * row["vs_fp32"] ** 2 for row in rows])
-        for row in rows:
-            axes.annotate(
-                f"{row['name']}\n{row['vs_fp32']:.2f}x",
-                (row["encoder_mb"], row[key]),
-                xytext=(6, 4),
-                fontsize=7,
-                textcoords="offset points",
-            )
+        for at, row in enumerate(rows):  # above and below in turn, so that neighbours can be read
+            place = (6, 5) if at % 2 else (6, -17)
+            label = f"{row['name']}\n{row['vs_fp32']:.2f}x"
+            axes.annotate(label, (row["encoder_mb"], row[key]), xytext=place, fontsize=7, textcoords="offset points")
+        axes.margins(x=0.2, y=0.15)
         axes.axhline(rows[0][key] - least, linestyle=":", linewidth=1, label=f"float32 less {least:g}")
         axes.axvline(2.5, linestyle=":", linewidth=1, color="gray")
         axes.set(xlabel="MB", ylabel=key, xscale="log")
