@@ -82,7 +82,7 @@ def inherit(home: Home, model: Model) -> bool:
     """
     database = home.database
     version = database.model_in_force()
-    if version in (None, model.base_version) or not model.keeps_output:
+    if version in (None, model.base_version) or database.read_only or not model.keeps_output:
         return False
     if model.base_version in database.all_models():
         return False  # it has heard some of the clips itself: let it hear the others

@@ -73,32 +73,14 @@ MUST_FAIL = {f"rate-{rate}" for rate in corpus.RATES} | {f"channels-{count}" for
 MUST_FAIL |= {"bits-0", "random", "empty", "one-byte", "nan-0", "nan-5999", "inf-0", "minus-inf-all", "huge-all", "double"}
 
 
-NAMED = {"rate-0", "rate-1", "rate-2147483648", "channels-0", "channels-65535", "bits-0", "bits-7", "nan-5999", "inf-0"}
-NAMED |= {"minus-inf-all", "huge-all", "double", "random", "empty", "one-byte"}
-"""What bar A2 lists by name."""
-
-
-def sample(files):
-    """What the bar names; of every other kind of header, sample, beginning and damage the first; each container's damage in two of four ways."""
-    kinds = {name.rsplit("-", 1)[0] for name in NAMED}
-    places = dict.fromkeys(corpus.CONTAINERS, 0)
-    for name, data in files:
-        kind, container = name.rsplit("-", 1)[0], name.split("-")[0]
-        if container in places:
-            places[container] += 1
-            is_wanted = (places[container] + list(places).index(container)) % 2
-        else:
-            is_wanted = kind not in kinds
-        if name in NAMED or is_wanted:
-            kinds.add(kind)
-            yield name, data
-
-
 def test_malformed_files_short(tmp_path):
-    files = dict(sample(corpus.whole(tmp_path, each=1)))
-    assert len(files) >= 40
-    assert set(files) >= NAMED
-    assert set(judge(files.items(), tmp_path)) >= MUST_FAIL & set(files)
+    files = [
+        file
+        for place, file in enumerate(corpus.whole(tmp_path, each=1))
+        if place % 3 == 0 or place % 7 == 1 or file[0] in MUST_FAIL
+    ]
+    assert len(files) >= 60
+    assert set(judge(files, tmp_path)) >= MUST_FAIL
 
 
 @pytest.mark.slow

@@ -313,7 +313,7 @@ def kill_at(filled, tmp_path, points):
 
 
 def test_killed_in_the_middle_it_goes_on(filled, tmp_path):
-    kill_at(filled, tmp_path, (0.5, 0.97, 1.0))
+    kill_at(filled, tmp_path, (0.5, 0.9, 0.97, 1.0))
 
 
 @pytest.mark.slow

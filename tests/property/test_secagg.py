@@ -43,7 +43,7 @@ SMALL = st.integers(3, 9)
 
 
 @given(cases(SMALL))
-@settings(max_examples=90, **SETTINGS)
+@settings(max_examples=140, **SETTINGS)
 def test_sum_is_exact(case):
     check_case(case)
 

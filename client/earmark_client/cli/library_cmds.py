@@ -11,7 +11,7 @@ import click
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session, ask_passphrase
-from earmark_shared.errors import AudioError, HomeExistsError, HomeInUseError
+from earmark_shared.errors import AudioError, DiskFullError, HomeExistsError, HomeInUseError
 
 if TYPE_CHECKING:
     from earmark_client.intake import AddReport
@@ -132,9 +132,10 @@ def _tell_answer(session: Session, answer: Answer, options: SearchOptions) -> No
 def _catch_up(session: Session, library: Library) -> None:
     """After the answer: let the newer model take over if it can do so in moments, and say what there is to do if it can't."""
     try:
-        session.output.note(TAKEN_OVER if library.catch_up() else OUTDATED)
-    except HomeInUseError:  # whoever writes there adds sounds, and that does the same
-        return
+        has_changed = library.catch_up()
+    except (HomeInUseError, DiskFullError):  # the question is answered; this can wait
+        has_changed = False
+    session.output.note(TAKEN_OVER if has_changed else OUTDATED)
 
 
 @click.command("show", epilog=examples("earmark show 7"))
