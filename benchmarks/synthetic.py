@@ -149,6 +149,8 @@ def _fill(database: Database, synthetic: Synthetic, calls: Iterator[tuple[range,
         for _, (clips, rows) in zip(range(COMMIT_CALLS), calls, strict=False):
             _store(database, synthetic, clips, rows, version)
             last = clips.stop
+        if last == synthetic.clips:
+            database.merge_words()  # as `add` does at its end
         return last < synthetic.clips
 
 

@@ -106,6 +106,8 @@ class Intake:
             with self._database.transaction():
                 more = self._fill(events, tally)
                 self._flush(tally)
+                if not more:
+                    self._database.merge_words()
             if on_progress:
                 elapsed_s = time.monotonic() - started_s
                 on_progress(AddProgress(tally.done_files, tally.total_files, tally.sound_s, elapsed_s, tally.current))

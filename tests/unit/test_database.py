@@ -277,6 +277,18 @@ def test_words(database):
         database.search_words(odd)
 
 
+def test_the_pieces_of_many_additions_are_merged(database):
+    for count in range(20):
+        with database.transaction():
+            database.finish_clip(database.insert_clip(row(str(count)), f"/{count}"), duration_s=1.0, names="rain")
+    pieces = "SELECT count(DISTINCT segid) FROM words_idx"
+    before = database.execute(pieces)[0][0]
+    with database.transaction():
+        database.merge_words()
+    assert before > 1 == database.execute(pieces)[0][0]
+    assert database.search_words("rain") == list(range(1, 21))
+
+
 def test_labels_and_corrections(database):
     taught = LabelRow("doorbell", "my doorbell", "taught", MODEL, 0.4, vectors(1, 1)[0], b"x")
     with database.transaction():
