@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK_ROWS = 65_536
+"""Rows of a chunk of float32, which small libraries hold."""
+LARGE_CHUNK_ROWS = 262_144
+"""Rows of a chunk of float16 or int8: rows are gathered chunk by chunk, and each search gathers three times."""
 
 
 class Chunks:
@@ -22,6 +25,7 @@ class Chunks:
     def __init__(self, dim: int, dtype: str) -> None:
         """Begin empty; `dim` is the vectors' length."""
         self.dim, self.dtype = dim, dtype
+        self._chunk_rows = CHUNK_ROWS if dtype == "float32" else LARGE_CHUNK_ROWS
         self._rows: list[NDArray[Any]] = []
         self._scales: list[NDArray[np.float32]] = []
         self._length = 0
@@ -35,12 +39,12 @@ class Chunks:
         block = self._convert(block)
         start = 0
         while start < len(block.ids):
-            chunk, at = divmod(self._length, CHUNK_ROWS)
+            chunk, at = divmod(self._length, self._chunk_rows)
             if chunk == len(self._rows):
                 # The system hands out memory when it is touched: a chunk that is a tenth full takes a tenth.
-                self._rows.append(np.empty((CHUNK_ROWS, self.dim), self.dtype))
-                self._scales.append(np.ones(0 if self.dtype == "float32" else CHUNK_ROWS, np.float32))
-            count = min(CHUNK_ROWS - at, len(block.ids) - start)
+                self._rows.append(np.empty((self._chunk_rows, self.dim), self.dtype))
+                self._scales.append(np.ones(0 if self.dtype == "float32" else self._chunk_rows, np.float32))
+            count = min(self._chunk_rows - at, len(block.ids) - start)
             self._rows[chunk][at : at + count] = block.rows[start : start + count]
             if block.scales is not None:
                 self._scales[chunk][at : at + count] = block.scales[start : start + count]
@@ -49,8 +53,8 @@ class Chunks:
 
     def parts(self, rows: int = CHUNK_ROWS) -> Iterator[NDArray[np.float32]]:
         """All rows in order as float32, at most `rows` at a time (and never across a chunk's end); float32 ones are not copied."""
-        for start in range(0, self._length, CHUNK_ROWS):
-            stop = min(start + CHUNK_ROWS, self._length)
+        for start in range(0, self._length, self._chunk_rows):
+            stop = min(start + self._chunk_rows, self._length)
             for low in range(start, stop, rows):
                 yield self.span(low, min(low + rows, stop))
 
@@ -63,10 +67,10 @@ class Chunks:
             return self.gather(positions[order])[back]
         rows = np.empty((len(positions), self.dim), self.dtype)
         scales = None if self.dtype == "float32" else np.empty(len(positions), np.float32)
-        cuts = np.searchsorted(positions, np.arange(len(self._rows) + 1) * CHUNK_ROWS)
+        cuts = np.searchsorted(positions, np.arange(len(self._rows) + 1) * self._chunk_rows)
         for chunk in np.flatnonzero(np.diff(cuts)):
             here = slice(cuts[chunk], cuts[chunk + 1])
-            at = positions[here] - chunk * CHUNK_ROWS
+            at = positions[here] - chunk * self._chunk_rows
             # "clip" spares take a copy of its answer; positions are within bounds.
             np.take(self._rows[chunk], at, axis=0, out=rows[here], mode="clip")
             if scales is not None:
@@ -75,7 +79,7 @@ class Chunks:
 
     def span(self, low: int, high: int) -> NDArray[np.float32]:
         """The rows from `low` up to `high` as float32; both in one chunk."""
-        chunk, at = divmod(low, CHUNK_ROWS)
+        chunk, at = divmod(low, self._chunk_rows)
         part = slice(at, at + high - low)
         rows = self._rows[chunk][part]
         if self.dtype == "float32":
