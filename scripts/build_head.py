@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 sys.path[:0] = [str(Path(__file__).parents[1] / "client"), str(Path(__file__).parents[1] / "shared"), str(Path(__file__).parent)]
 
 HERE = Path(__file__).parent / "head_data"
-TEMPLATES = ("{}", "the sound of {}")
+CLASS_TEMPLATES = ("{}", "the sound of {}")
+QUERY_TEMPLATES = ("the sound of {}",)
+"""A query is put in one phrasing, since encoding it is most of a search: the second gave .002 of text mAP and took three milliseconds."""
 SHARPNESS = 1 / 0.03
 """One over the bridge's temperature: chosen on ESC-10's folds 2, 3 and 5."""
 
@@ -90,7 +92,9 @@ def phrase_arrays(base_dir: Path, phrases: list[list[str]]) -> tuple[Arrays, npt
     from earmark_client.model.text import TextEncoder
 
     sentences = TextEncoder(Bundle.load(base_dir))
-    rows = [np.stack([mean_direction(sentences.encode(query_phrases(text, TEMPLATES))) for text in texts]) for texts in phrases]
+    rows = [
+        np.stack([mean_direction(sentences.encode(query_phrases(text, CLASS_TEMPLATES))) for text in texts]) for texts in phrases
+    ]
     codes, scale = quantize_rows(np.concatenate(rows))
     starts = np.concatenate(([0], np.cumsum([len(texts) for texts in phrases])[:-1])).astype(np.int32)
     names = np.stack([texts[0] for texts in rows])
@@ -116,4 +120,4 @@ def build_head(base_dir: Path, data_dir: Path | None) -> dict[str, object]:
     text = json.dumps({"labels": label_rows(classes)}, indent=0, ensure_ascii=False)
     (base_dir / "labels.json").write_text(text + "\n", encoding="utf-8")
     calibration: dict[str, object] = json.loads((HERE / "fitted.json").read_text(encoding="utf-8"))
-    return {**calibration, "templates": list(TEMPLATES)}
+    return {**calibration, "templates": list(QUERY_TEMPLATES)}

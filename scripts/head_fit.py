@@ -15,7 +15,8 @@ from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
-from earmark_client.model.labeler import Head, Vectors, mean_direction, query_phrases
+from earmark_client.model.head import Head, Vectors, mean_direction
+from earmark_client.model.labeler import query_phrases
 from earmark_client.model.text import TextEncoder
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def example_trials(sounds: Sounds, vectors: Vectors) -> Iterator[tuple[float, bo
 
 def understand(base_dir: Path, head: Head, data_dir: Path, folder: Path) -> list[tuple[str, Floats, float]]:
     """Label ("" for none), query vector and similarity of all calibration queries."""
-    from build_head import TEMPLATES
+    from build_head import QUERY_TEMPLATES
 
     known = json.loads((data_dir / "esc10" / "queries.json").read_text(encoding="utf-8"))
     asked = [(label, text) for label, texts in known.items() for text in (*texts["seen"] * 3, *texts["reworded"])]
@@ -216,7 +217,7 @@ def understand(base_dir: Path, head: Head, data_dir: Path, folder: Path) -> list
     sentences = TextEncoder(Bundle.load(base_dir))
     result = []
     for label, text in asked:
-        weights, similarity = head.weigh_classes(mean_direction(sentences.encode(query_phrases(text, TEMPLATES))))
+        weights, similarity = head.weigh_classes(mean_direction(sentences.encode(query_phrases(text, QUERY_TEMPLATES))))
         result.append((label, head.fold_query(weights), similarity))
     return result
 

@@ -12,7 +12,7 @@ from earmark_client import ranking
 from earmark_client.audio.opening import content_sha256, display_name, open_sound
 from earmark_client.labelling import is_taught_by, taught_vectors
 from earmark_client.search import Target
-from earmark_shared.errors import AudioError
+from earmark_shared.errors import AudioError, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,8 +128,19 @@ def word_matches(database: Database, text: str, most: int) -> dict[int, float]:
     return {clip_id: count / len(words) for clip_id, count in found.items() if 2 * count >= len(words)}
 
 
-def make_target(database: Database, model: Model, shelf: Shelf, query: Query) -> Target:
-    """Turn a query into what can be compared with stored vectors.
+def named_clips(database: Database, query: Query) -> dict[int, float] | None:
+    """What `word_matches` gives for a query's text; None where it has none.
+
+    Raises:
+        SettingsError: the query asks for nothing.
+    """
+    if not query.text and query.like is None:
+        raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
+    return word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None
+
+
+def make_target(database: Database, model: Model, shelf: Shelf, query: Query, words: dict[int, float] | None) -> Target:
+    """Turn a query, and the clips that its `words` name, into what can be compared with stored vectors.
 
     A query that is just the name of a taught sound is answered by its examples: the person's own doorbell, not any bell.
 
@@ -137,10 +148,9 @@ def make_target(database: Database, model: Model, shelf: Shelf, query: Query) ->
         AudioError: the example can't be used.
     """
     example = None if query.like is None else find_example(database, model, query.like, query.at_s)
-    words = word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None
     said, allowed = tuple(verdicts(shelf.corrections, query.text)), _allowed(database, query)
     text = None
-    if query.text:  # last: the words were begun before the search, and are understood meanwhile
+    if query.text:
         taught = {row.name.lower(): row for row in shelf.own_labels if is_taught_by(model, row)}
         row = taught.get(query.text.strip().lower())
         if row is None:  # a model that knows no words leaves it at names and people's labels

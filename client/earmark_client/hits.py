@@ -10,6 +10,7 @@ from earmark_client.records import Evidence, Hit, Label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     import numpy.typing as npt
 
@@ -59,22 +60,24 @@ def correct_labels(labels: list[Label], corrections: list[Correction]) -> tuple[
 class HitMaker:
     """Makes the hits of one answer."""
 
-    def __init__(self, database: Database, shelf: Shelf) -> None:
-        """Take places, labels and corrections from the shelf and paths from the database."""
+    def __init__(self, database: Database, shelf: Shelf, beside: Executor) -> None:
+        """Take places, labels and corrections from the shelf and paths from the database, those in a thread `beside` this one."""
         self._database = database
         self._shelf = shelf
+        self._beside = beside
 
     def make_all(self, events: list[Event], scored: Scored, query: Query) -> tuple[Hit, ...]:
         """Make hits in the order of the events."""
         hits: list[Hit] = []
         for start in range(0, len(events), EVENTS_AT_ONCE):
             group = events[start : start + EVENTS_AT_ONCE]
-            labelled = self._shelf.beside.submit(label_events, self._shelf, group)
             clip_ids = [int(self._shelf.catalogue.clip_ids[event.peak]) for event in group]
             distinct = set(clip_ids)
-            clips = self._database.clips_by_id(distinct)
+            rows = self._beside.submit(self._database.clips_by_id, distinct)
+            labelled = label_events(self._shelf, group)
+            clips = rows.result()
             corrections = [each for each in self._shelf.corrections if each.clip_id in distinct]
-            for event, clip_id, found in zip(group, clip_ids, labelled.result(), strict=True):
+            for event, clip_id, found in zip(group, clip_ids, labelled, strict=True):
                 shown = correct_labels(found, [each for each in corrections if each.clip_id == clip_id])
                 hits.append(self._make(event, clips[clip_id], shown, self._reasons(event, scored, query, clips[clip_id], found)))
         return tuple(hits)

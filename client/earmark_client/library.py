@@ -11,12 +11,13 @@ One process may write at a time; any number may search meanwhile. A `Library` be
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from earmark_client import models, succession, teaching, updating
-from earmark_client.asking import make_target
+from earmark_client.asking import make_target, named_clips
 from earmark_client.census import take_census
 from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
@@ -28,7 +29,6 @@ from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
 from earmark_client.store.keys import KeyFile, create_key_file
-from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +55,7 @@ class Library:
         self._shipped = model
         self._model = models.follow(home, Model(Bundle.load(model), device=device), model)
         self._opened_shelf: Shelf | None = None
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")  # the database's, while this thread needs none of it
 
     @classmethod
     def create(cls, home: Path, *, unlock: Secret, device: str = "cpu") -> Self:
@@ -83,6 +84,7 @@ class Library:
 
     def close(self) -> None:
         """Close the database; the object can't be used any more."""
+        self._beside.shutdown()
         self._home.close()
 
     def __enter__(self) -> Self:
@@ -123,22 +125,21 @@ class Library:
             AudioError: the example file can't be used.
             SettingsError: the query asks for nothing.
         """
-        if not query.text and query.like is None:
-            raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
+        looking = self._beside.submit(lambda: (self._shelf(), named_clips(self._database, query)))
         if query.text and self._model.labeler.knows_words:
-            self._model.labeler.begin(query.text)
-        shelf = self._shelf()  # and with it the model in force
+            self._model.labeler.understand(query.text)  # remembered; encoding takes as long as the looking
+        shelf, words = looking.result()  # and with it the model in force
         calibration = self._model.labeler.calibration
         least = calibration.threshold if query.min_score is None else query.min_score
-        target = make_target(self._database, self._model, shelf, query)
+        target = make_target(self._database, self._model, shelf, query, words)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
         answer = Answer((), None, self._model.version, bool(query.text) and not self._model.labeler.knows_words)
         if not len(pool):
             return answer
         scored = score_pool(shelf, target, pool, calibration)
         join_from = max(least, calibration.threshold)
-        maker = HitMaker(self._database, shelf)
         events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
+        maker = HitMaker(self._database, shelf, self._beside)
         if events:
             return replace(answer, hits=maker.make_all(events, scored, query))
         nearest = maker.make_all(find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1), scored, query)

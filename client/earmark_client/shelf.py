@@ -6,7 +6,6 @@ already the evidence that ranking wants. The sound index is loaded by the first 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,8 +38,6 @@ class Shelf:
         self._database = database
         self._model = model
         self._labels: LabelSet | None = None
-        self.beside = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        """A thread for what needs no database, while a statement runs; each takes a hit's time, and the other processor is free."""
         self.model_version = model.version
         self._versions = {"text": model.version, "sound": model.base_version, "strength": model.base_version}
         self._dims = {"text": model.labeler.text_dim, "sound": model.labeler.sound_dim}

@@ -185,6 +185,19 @@ def test_a_query_is_understood_once(labeler):
     assert before == labeler._sentences.asked == ["rain", "the sound of rain"]
 
 
+def test_what_a_query_begins_with_is_not_said_twice():
+    assert module.query_phrases(" The sound of Rain", ("{}", "the sound of {}")) == ["the sound of rain", "the sound of rain"]
+    assert module.query_phrases("Rain", ("{}", "the sound of {}")) == ["rain", "the sound of rain"]
+
+
+def test_what_could_not_be_understood_is_tried_again(labeler, monkeypatch):
+    encode = labeler._sentences.encode
+    monkeypatch.setattr(labeler._sentences, "encode", lambda texts: 1 / 0)
+    assert isinstance(labeler.understand("rain").exception(), ZeroDivisionError)
+    monkeypatch.setattr(labeler._sentences, "encode", encode)
+    assert labeler.text_query("rain").nearest[0][0] == "rain"
+
+
 def test_old_queries_are_forgotten(labeler, monkeypatch):
     monkeypatch.setattr(module, "KEPT_QUERIES", 2)
     for text in ("rain", "dog", "bell"):

@@ -9,7 +9,7 @@ towards its name's vector: text = P (p / spread), query = P (w * spread).
 from __future__ import annotations
 
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -55,8 +55,9 @@ class TextQuery:
 
 
 def query_phrases(text: str, templates: Sequence[str]) -> list[str]:
-    """The sentences that stand for `text`; the sentence model is asked about each."""
-    return [template.format(text.lower().strip()) for template in templates]
+    """The sentences that stand for `text`; the sentence model is asked about each. What `text` begins with is not said twice."""
+    words = text.lower().strip()
+    return [template.format(words.removeprefix(template.partition("{}")[0])) for template in templates]
 
 
 class Labeler:
@@ -77,7 +78,6 @@ class Labeler:
             raise ModelError("The model's labels and its head don't belong together.")
         self._known: OrderedDict[str, Future[TextQuery]] = OrderedDict()
         self._lock = Lock()
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="words")
 
     @cached_property
     def _sentences(self) -> TextEncoder:
@@ -116,28 +116,32 @@ class Labeler:
             raise ModelError(f"The model {self._bundle.version} is not a shipped one.")
         return self._head
 
-    def begin(self, text: str) -> Future[TextQuery]:
-        """Begin to understand `text` in a thread, opening the sentence encoder if need be; the last few hundred are remembered.
-
-        Opening takes a third of a cold search and encoding most of a warm one, and so do loading the index and looking up words.
+    def understand(self, text: str) -> Future[TextQuery]:
+        """Understand `text`, opening the sentence encoder if need be; the last few hundred are remembered. Its fault is the result's.
 
         Raises:
             SettingsError: the model knows no words.
         """
         if not self.knows_words:
             raise SettingsError(f"The model {self._bundle.version} knows no words, only sounds.", hint=NO_WORDS_HINT)
+        is_new = False
         with self._lock:
             known = self._known.pop(text, None)
             if known is None or (known.done() and known.exception() is not None):
-                known = self._reader.submit(self._understand, text)
+                known, is_new = Future(), True
             self._known[text] = known
             if len(self._known) > KEPT_QUERIES:
                 self._known.popitem(last=False)
-            return known
+        if is_new:
+            try:
+                known.set_result(self._understand(text))
+            except Exception as error:  # noqa: BLE001  whoever asks for the result meets it
+                known.set_exception(error)
+        return known
 
     def text_query(self, text: str) -> TextQuery:
         """Understand `text`; ModelError if the sentence encoder can't be opened."""
-        return self.begin(text).result()
+        return self.understand(text).result()
 
     def _understand(self, text: str) -> TextQuery:
         direction = mean_direction(self._sentences.encode(query_phrases(text, self._templates)))

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from earmark_client.model.bundle import Bundle
 
-TEXTS_AT_ONCE = 2
-
 
 class TextEncoder:
     """One graph and its tokenizer. `encode` may be called from several threads at once."""
@@ -31,19 +29,17 @@ class TextEncoder:
             opening = pool.submit(open_session, bundle, part["file"], device)
             self._tokenizer = _open_tokenizer(bundle.read(part["tokenizer"]), int(part["max_tokens"]))
             self._session = opening.result()
-        self._pool = ThreadPoolExecutor(TEXTS_AT_ONCE, thread_name_prefix="sentence")
         check_inputs(self._session, {self._input: (None, None), self._mask: (None, None)})
         check_output(self._session, self._output, self.dim)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dim) float32 unit rows for n texts; what is beyond the longest sentence (128 tokens) is left out.
 
-        Each text runs alone, two at a time: a query's two phrasings then take the time of one, without padding, and a
-        text's vector can't depend on its neighbours.
+        Each text runs alone: without padding, and its vector can't depend on its neighbours.
         """
         result = np.empty((len(texts), self.dim), np.float32)
-        for row, vector in enumerate(map(self._encode_one, texts) if len(texts) < 2 else self._pool.map(self._encode_one, texts)):
-            result[row] = vector
+        for row, text in enumerate(texts):
+            result[row] = self._encode_one(text)
         return result
 
     def _encode_one(self, text: str) -> np.ndarray:
