@@ -23,6 +23,8 @@ CLIPS = 64
 POOR = 0.3
 """A label whose recall with the base model is below this is one that the base model does poorly."""
 DIRICHLET = 0.5
+PHRASINGS = ("{}", "the sound of {}")
+"""What a label's vector is the mean direction of, as in the shipped head (scripts/build_head.py)."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,11 @@ def label_vectors(labels: tuple[str, ...]) -> Floats:
     less what all of them share.
     """
     model = Model(Bundle.load(BASE_MODEL))
-    templates = [str(each) for each in model.bundle.section("calibration").get("templates", ["{}"])]
     sentences = TextEncoder(model.bundle)
-    said = {label: mean_direction(sentences.encode(query_phrases(label, templates))) for label in labels if label in DIGITS}
-    shared = np.mean(list(said.values()), axis=0)
-    vectors = [said[label] - shared if label in said else model.labeler.query_vector(label) for label in labels]
-    return unit_rows(np.stack(vectors))
+    said = {label: mean_direction(sentences.encode(query_phrases(label, PHRASINGS))) for label in labels}
+    shared = np.mean([said[label] for label in labels if label in DIGITS], axis=0)
+    understand = model.labeler._head.understand  # noqa: SLF001  a query has another phrasing than a class
+    return unit_rows(np.stack([said[label] - shared if label in DIGITS else understand(said[label])[0] for label in labels]))
 
 
 def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
