@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Self
 
 from earmark_client import models, succession, teaching, updating
@@ -28,7 +29,6 @@ from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, 
 from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
-from earmark_client.store.keys import KeyFile, create_key_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,13 +47,13 @@ BASE_MODEL = Path(__file__).parent / "model" / "base"
 class Library:
     """One person's encrypted, searchable sound."""
 
-    def __init__(self, home: Home, secret: Secret, *, device: str = "cpu", model: Path = BASE_MODEL) -> None:
-        """Wrap an open home; `Library.open` and `Library.create` are the ways to one."""
+    def __init__(self, home: Home, secret: Secret, shipped: Model) -> None:
+        """Wrap an open home and the model that came with the program; `Library.open` and `Library.create` are the ways to one."""
         self._home = home
         self._secret = secret
         self._database = home.database
-        self._shipped = model
-        self._model = models.follow(home, Model(Bundle.load(model), device=device), model)
+        self._shipped = shipped.bundle.folder
+        self._model = models.follow(home, shipped, self._shipped)
         self._opened_shelf: Shelf | None = None
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")  # the database's, while this thread needs none of it
 
@@ -65,14 +65,12 @@ class Library:
             HomeExistsError: there is one already.
             StoreError: the keyring or the key file can't be used.
         """
-        if isinstance(unlock, KeyFile) and not unlock.path.exists():
-            create_key_file(unlock.path)
         create_home(home, unlock)
         return cls.open(home, unlock=unlock, device=device)
 
     @classmethod
-    def open(cls, home: Path, *, unlock: Secret, device: str = "cpu", older: Older = "refuse") -> Self:
-        """Open a library.
+    def open(cls, home: Path, *, unlock: Secret, device: str = "cpu", older: Older = "refuse", text: str = "") -> Self:
+        """Open a library; what will be asked first, if that is known, is the `text` that is understood meanwhile.
 
         Raises:
             HomeMissingError: there is none.
@@ -80,7 +78,10 @@ class Library:
             TamperedError: something else than Earmark changed it.
             RollbackError: it is older than the one last seen, and `older` is "refuse".
         """
-        return cls(open_home(home, unlock, older=older), unlock, device=device)
+        shipped = Model(Bundle.load(BASE_MODEL), device=device)
+        if text:
+            Thread(target=shipped.labeler.understand, args=(text,)).start()
+        return cls(open_home(home, unlock, older=older), unlock, shipped)
 
     def close(self) -> None:
         """Close the database; the object can't be used any more."""
@@ -130,13 +131,13 @@ class Library:
             self._model.labeler.understand(query.text)  # remembered; encoding takes as long as the looking
         shelf, words = looking.result()  # and with it the model in force
         calibration = self._model.labeler.calibration
-        least = calibration.threshold if query.min_score is None else query.min_score
         target = make_target(self._database, self._model, shelf, query, words)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
-        answer = Answer((), None, self._model.version, bool(query.text) and not self._model.labeler.knows_words)
+        answer = Answer((), None, self._model.version, is_names_only=bool(query.text) and not self._model.labeler.knows_words)
         if not len(pool):
             return answer
         scored = score_pool(shelf, target, pool, calibration)
+        least = calibration.threshold if query.min_score is None else query.min_score
         join_from = max(least, calibration.threshold)
         events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
         maker = HitMaker(self._database, shelf, self._beside)
@@ -229,8 +230,6 @@ class Library:
 
     def change_unlock(self, new: Secret) -> None:
         """Change what opens the library; the data is not written again, and the object is closed."""
-        if isinstance(new, KeyFile) and not new.path.exists():
-            create_key_file(new.path)
         self.close()
         change_secret(self._home.folder, self._secret, new)
 

@@ -14,20 +14,20 @@ import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client import succession, updating
 from earmark_client.describe import Model
 from earmark_client.model.bundle import MANIFEST, Bundle
-from earmark_client.rereading import is_there, read_again, undescribed
 from earmark_shared.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from earmark_client.intake import AddProgress
     from earmark_client.records import Clip
+    from earmark_client.store.database import Database
     from earmark_client.store.home import Home
     from earmark_shared.errors import EarmarkError
 
@@ -138,6 +138,19 @@ def _look_at(home: Home, name: str, folder: Path) -> KnownModel:
     )
 
 
+def undescribed(database: Database, model: Model) -> list[Clip]:
+    """The searchable clips that this model has not heard, by id."""
+    if not database.unheard(model.base_version):
+        return []
+    known = database.described_clips(model.base_version)
+    return [clip for clip in database.clips() if clip.id not in known]
+
+
+def is_there(clip: Clip) -> bool:
+    """Whether a clip has a file at one of its paths; what is in it is seen when it is read."""
+    return any(Path(path).is_file() for path in clip.paths)
+
+
 def gone(home: Home, model: Model) -> list[Clip]:
     """The clips that a model has not heard and can't hear: no file is where it was."""
     return [clip for clip in undescribed(home.database, model) if not is_there(clip)]
@@ -151,9 +164,11 @@ def use(home: Home, model: Model, on_progress: Callable[[AddProgress], None] | N
     Raises:
         DiskFullError: there is no room; the model before stays in force.
     """
+    from earmark_client.rereading import read_again  # and with it all that decodes, which no search needs
+
     database = home.database
     succession.inherit(home, model)
-    heard = read_again(database, model, on_progress)
+    heard = read_again(database, model, undescribed(database, model), on_progress)
     if heard.added or database.model_in_force() != model.base_version:
         labels = dict(updating.relabel(database, model))
         with database.transaction():

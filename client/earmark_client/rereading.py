@@ -14,7 +14,7 @@ from earmark_client.intake import Intake, Tally
 from earmark_client.labelling import LabelSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from earmark_client.describe import Model
     from earmark_client.ingest import Begun, Finished, Known, Refused
@@ -64,24 +64,16 @@ class _Beside(Intake):
             self._database.forget_described(clip_id, self._model.base_version)
 
 
-def undescribed(database: Database, model: Model) -> list[Clip]:
-    """The searchable clips that this model has not heard, by id."""
-    if not database.unheard(model.base_version):
-        return []
-    known = database.described_clips(model.base_version)
-    return [clip for clip in database.clips() if clip.id not in known]
-
-
-def is_there(clip: Clip) -> bool:
-    """Whether a clip has a file at one of its paths; what is in it is seen when it is read."""
-    return any(Path(path).is_file() for path in clip.paths)
-
-
 def read_again(
-    database: Database, model: Model, on_progress: Callable[[AddProgress], None] | None = None, *, jobs: int | None = None
+    database: Database,
+    model: Model,
+    clips: Sequence[Clip],
+    on_progress: Callable[[AddProgress], None] | None = None,
+    *,
+    jobs: int | None = None,
 ) -> AddReport:
-    """Make this model's segments of every clip that lacks them and whose file is there; the caller holds the home's lock."""
-    wanted = {clip.content_sha256: clip for clip in undescribed(database, model)}
+    """Make this model's segments of the clips whose file is there, none of which it has heard; the caller holds the home's lock."""
+    wanted = {clip.content_sha256: clip for clip in clips}
     begun = {sha: database.described_until_s(clip.id, model.base_version) for sha, clip in wanted.items()}
     paths = [Path(path) for clip in wanted.values() for path in clip.paths]
     files = [(path, path.parent) for path in paths if path.is_file()]

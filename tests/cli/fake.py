@@ -79,7 +79,7 @@ class FakeLibrary:
         self.calls.append(("export", path, format, recipient, passphrase))
 
     @contextmanager
-    def opened(self):
+    def opened(self, _text=""):
         yield self
 
 

@@ -67,3 +67,23 @@ def test_help_costs_little_processor_time():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         costs_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(costs_s) < 0.3
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from earmark_client.cli.main import main
+atexit.register(print, "asked for")
+sys.argv = ["earmark", *{arguments}]
+{before}
+sys.exit(main())
+"""
+A_THREAD = 'threading.Thread(target=lambda: (time.sleep(1), print("still at work"))).start()'
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["no-such-command"], 2)])
+@pytest.mark.parametrize(("before", "last"), [("", ["asked for"]), (A_THREAD, ["still at work", "asked for"])])
+def test_a_process_leaves_with_its_code_and_nothing_undone(arguments, code, before, last):
+    program = LEAVING.format(arguments=arguments, before=before)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code
+    assert ended.stdout.splitlines()[-len(last) :] == last

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from earmark_client import models, updating
+from earmark_client.describe import Model
 from earmark_client.library import BASE_MODEL, Library
+from earmark_client.model.bundle import Bundle
 from earmark_client.records import Query
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
@@ -326,7 +328,7 @@ def test_a_newer_shipped_model_takes_over_when_sounds_are_added(filled, sounds, 
     key = KeyFile(tmp_path / "copy" / "key")
     with open_library(tmp_path / "copy") as library:
         before = found(library)
-    with Library(open_home(tmp_path / "copy" / "home", key), key, model=newer) as library:
+    with Library(open_home(tmp_path / "copy" / "home", key), key, Model(Bundle.load(newer))) as library:
         old = library.status().model
         assert found(library) == before
         library.add([sounds])

@@ -47,7 +47,7 @@ def fill(folder, sounds, model):
     """A home that an older Earmark filled, whose shipped model was `model`; with a correction at a moment and a taught sound."""
     key = KeyFile(folder / "key")
     Library.create(folder / "home", unlock=key).close()
-    with Library(open_home(folder / "home", key), key, model=model) as library:
+    with Library(open_home(folder / "home", key), key, Model(Bundle.load(model))) as library:
         library.add([sounds])
         library.label("2", "gale", at_s=1.0)
         library.teach("my clock", [sounds / "clock.wav"])

@@ -110,7 +110,7 @@ def search(session: Session, /, text: str | None, **options: Unpack[SearchOption
     "nothing found": exit code 0, nothing on stdout.
     """
     query = _query(session, text, options)
-    with session.library() as library:
+    with session.library(query.text or "") as library:
         answer = library.search(query)
         session.log("search.done", hits=len(answer.hits))
         _tell_answer(session, answer, options)

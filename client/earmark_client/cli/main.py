@@ -5,8 +5,11 @@ Nothing heavy is imported here or in any module this one imports; each command i
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +73,28 @@ for command in (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `earmark` and return its exit code; errors are told on stderr."""
+    """Run `earmark` and return its exit code; errors are told on stderr. Without `arguments` it is the whole process, which ends here."""
+    code = _run(arguments)
+    if arguments is None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process without the interpreter's own farewell, which frees object by object what the system takes back anyway.
+
+    That is a seventh of a cold search. All that was opened is closed by now; with another thread alive it is not done.
+    """
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001  what others asked for is done all the same
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
     go_offline()
     output = standard_output()
     try:

@@ -36,13 +36,13 @@ class Session:
     """What to do with a library that is older than the one this device last saw."""
 
     @contextmanager
-    def library(self) -> Iterator[Library]:
-        """Open the library of this run and close it at the end."""
+    def library(self, text: str = "") -> Iterator[Library]:
+        """Open the library of this run, whose first question will be `text`, and close it at the end."""
         from earmark_client.library import Library
 
         where, device = self.settings.home, self.settings.device
         try:
-            library = Library.open(where, unlock=self.unlock(), device=device, older=self.older)
+            library = Library.open(where, unlock=self.unlock(), device=device, older=self.older, text=text)
         except RollbackError as error:
             raise RollbackError(str(error), hint=OLDER_HINT) from error
         with library:

@@ -109,7 +109,11 @@ class Home:
 
 
 def create_home(folder: Path, secret: Secret) -> None:
-    """Make an empty home; HomeExistsError if there is one. Its header is written last: until then there is no home."""
+    """Make an empty home, and a key file that is not there yet; HomeExistsError if there is one.
+
+    Its header is written last: until then there is no home.
+    """
+    keys.make_key_file(secret)
     if isinstance(secret, Keyring):
         secret.open()
     make_private_folder(folder)
@@ -153,6 +157,7 @@ def open_home(folder: Path, secret: Secret, *, write: bool = False, older: Older
 
 def change_secret(folder: Path, old: Secret, new: Secret) -> None:
     """Lock the home with another passphrase or in another mode; the data stays as it is, and the seal moves along."""
+    keys.make_key_file(new)
     with open_home(folder, old, write=True) as home:
         data_key = keys.unlock(folder, old)
         Seal(folder, new, data_key, str(keys.read_header(folder)["home_id"])).write(home.database.epoch)

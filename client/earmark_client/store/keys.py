@@ -25,7 +25,18 @@ from earmark_client.store.keyrings import Keyring, OpenKeyring
 from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
 from earmark_shared.files import read_private, wipe, write_atomic, write_private
 
-__all__ = ["KeyFile", "Keyring", "Passphrase", "Secret", "create_key_file", "destroy", "read_mode", "rewrap", "unlock"]
+__all__ = [
+    "KeyFile",
+    "Keyring",
+    "Passphrase",
+    "Secret",
+    "create_key_file",
+    "destroy",
+    "make_key_file",
+    "read_mode",
+    "rewrap",
+    "unlock",
+]
 
 HEADER_NAME = "key.json"
 KEY_BYTES = 32
@@ -59,6 +70,12 @@ Secret = KeyFile | Passphrase | Keyring
 def create_key_file(path: Path) -> None:
     """Write a new random key file, 0600; one that exists is never replaced."""
     write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+
+
+def make_key_file(secret: Secret) -> None:
+    """If `secret` is a key file that is not there yet, write one."""
+    if isinstance(secret, KeyFile) and not secret.path.exists():
+        create_key_file(secret.path)
 
 
 def unlock(home: Path, secret: Secret) -> bytes:
