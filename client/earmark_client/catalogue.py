@@ -80,7 +80,7 @@ class Catalogue:
         if passages is None:
             count = len(self.offsets) - 1
             return Pool(np.arange(count), np.arange(len(self)), self.offsets, self.ids)
-        sizes = np.diff(self.offsets)[passages]
+        sizes = self.offsets[passages + 1] - self.offsets[passages]
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[passages] - offsets[:-1], sizes)
         return Pool(passages, positions, offsets, self.ids[positions])

@@ -80,7 +80,8 @@ def _mean_of_best(left: Floats, starts: Ints, lengths: Ints) -> Floats:
         best: Floats = np.maximum.reduceat(left, starts)
         total += np.where(turn < lengths, best, 0).astype(np.float32)
         at_best = np.flatnonzero(left == best[owner])
-        first = np.concatenate(([True], np.diff(owner[at_best]) > 0))
+        owners = owner[at_best]
+        first = np.concatenate(([True], owners[1:] > owners[:-1]))
         left[at_best[first]] = -np.inf
     mean: Floats = (total / np.minimum(lengths, BEST_SEGMENTS)).astype(np.float32)
     return mean

@@ -189,7 +189,7 @@ def find_events(catalogue: Catalogue, scored: Scored, *, least: float, join_from
     passages = scored.pool.passages[rows]
     clips = catalogue.passage_clips[passages]
     strong = scored.score[rows] >= join_from
-    joined = (np.diff(passages) == 1) & (np.diff(clips) == 0) & strong[1:] & strong[:-1]
+    joined = (passages[1:] - passages[:-1] == 1) & (clips[1:] == clips[:-1]) & strong[1:] & strong[:-1]
     starts = np.concatenate(([0], np.flatnonzero(~joined) + 1))
     ends = np.concatenate((starts[1:], [len(rows)]))
     best = np.maximum.reduceat(scored.score[rows], starts)

@@ -60,7 +60,7 @@ def text_probability(raw: Floats, similarity: float | Floats, calibration: Calib
     """
     log_odds: Any = raw
     if not calibration.is_log_odds:
-        inside = np.clip(raw, SMALLEST_RAW, 1 - SMALLEST_RAW)
+        inside = np.minimum(np.maximum(raw, SMALLEST_RAW), 1 - SMALLEST_RAW)
         log_odds = np.log(inside / (1 - inside))
     return _sigmoid(calibration.text_slope * log_odds + calibration.text_similarity * similarity + calibration.text_offset)
 
@@ -71,4 +71,4 @@ def example_probability(raw: Floats, calibration: Calibration) -> Floats:
 
 
 def _sigmoid(log_odds: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -60, 60))), np.float32)
+    return np.asarray(1 / (1 + np.exp(-np.minimum(np.maximum(log_odds, -60), 60))), np.float32)

@@ -71,7 +71,7 @@ def slots_of(ids: NDArray[np.int64], known: NDArray[np.int64], order: NDArray[np
     Ids are given out one after another, so that most stand where counting from the first puts them: no need to look for those.
     """
     if order is None:
-        counted: NDArray[np.int64] = np.clip(ids - known[0], 0, len(known) - 1)
+        counted: NDArray[np.int64] = np.minimum(np.maximum(ids - known[0], 0), len(known) - 1)
         if (known[counted] == ids).all():
             return counted
     return np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)

@@ -50,7 +50,7 @@ class VectorIndex:
         self._ids = np.empty(0, np.int64)
         self._new_ids: list[NDArray[np.int64]] = []
         self._order: NDArray[np.int64] | None = None  # positions by id, where ids do not ascend
-        self._alive = np.empty(0, bool)
+        self._alive, self._live = np.empty(0, bool), 0  # counted once, not a million a search
         self._scan: _Scan | None = None
         self._lock = threading.RLock()  # FAISS crashes if a scan meets an addition
 
@@ -67,7 +67,7 @@ class VectorIndex:
 
     def __len__(self) -> int:
         """How many vectors can be found."""
-        return int(np.count_nonzero(self._alive))
+        return self._live
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -91,6 +91,7 @@ class VectorIndex:
         """Let vectors be found no more; ids that are not in the index are ignored."""
         with self._lock:
             self._alive &= ~np.isin(self._ids, ids)
+            self._live = int(np.count_nonzero(self._alive))
             if 5 * len(self) < 4 * len(self._alive):
                 self._compact()
 
@@ -155,6 +156,7 @@ class VectorIndex:
 
     def _settle(self) -> None:
         self._ids = np.concatenate([self._ids, *self._new_ids])
+        self._live += len(self._ids) - len(self._alive)
         self._alive = np.concatenate([self._alive, np.ones(len(self._ids) - len(self._alive), bool)])
         self._new_ids = []
         self._order = None if (self._ids[1:] > self._ids[:-1]).all() else np.argsort(self._ids, kind="stable")
@@ -173,7 +175,7 @@ class VectorIndex:
             start += len(part)
         kept._settle()
         self._chunks, self._scan = kept._chunks, kept._scan
-        self._ids, self._order, self._alive = kept._ids, kept._order, kept._alive
+        self._ids, self._order, self._alive, self._live = kept._ids, kept._order, kept._alive, kept._live
 
 
 class _Scan:
