@@ -41,6 +41,14 @@ class FakeLibrary:
 
     is_outdated = False
 
+    def catch_up(self):
+        if self.raises:
+            raise self.raises
+        self.calls.append(("catch up",))
+        return self.can_catch_up
+
+    can_catch_up = False
+
     def search(self, query):
         self.calls.append(("search", query))
         return self.answer

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earmark_client.cli import library_cmds
 from earmark_client.cli import main as program
 from earmark_client.cli.output import Output, clock, progress_line, visible
 from earmark_client.cli.session import Session
 from earmark_client.records import Answer
+from earmark_shared.errors import DiskFullError, HomeInUseError
 from tests.cli.fake import HIT, FakeLibrary, damaged
 
 
@@ -48,6 +50,22 @@ def terminal(monkeypatch):
 
 def test_hits_are_tab_separated_lines_when_nobody_watches(earmark):
     assert earmark("search", "dog") == (0, "0.81\t7\t1:01.4\t1:03.0\tdog, bark\t/music/a.wav\n", "")
+
+
+@pytest.mark.parametrize(("can", "told"), [(True, library_cmds.TAKEN_OVER), (False, library_cmds.OUTDATED)])
+def test_an_older_model_s_answer_comes_first_and_then_what_becomes_of_it(earmark, library, can, told):
+    library.is_outdated, library.can_catch_up = True, can
+    code, out, err = earmark("search", "dog")
+    assert (code, out.count("\n"), library.calls[-1]) == (0, 1, ("catch up",))
+    assert told in err
+
+
+@pytest.mark.parametrize("fault", [DiskFullError(), HomeInUseError()])
+def test_a_full_disk_or_another_writer_puts_the_newer_model_off(earmark, library, fault):
+    library.is_outdated, library.can_catch_up, library.raises = True, True, fault
+    code, out, err = earmark("search", "dog")
+    assert (code, out.count("\n")) == (0, 1)
+    assert library_cmds.OUTDATED in err
 
 
 def test_hits_are_a_table_on_a_terminal(earmark, terminal):
