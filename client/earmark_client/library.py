@@ -126,10 +126,11 @@ class Library:
             AudioError: the example file can't be used.
             SettingsError: the query asks for nothing.
         """
+        labeler = self._model.labeler  # looking may find that another model is in force
         looking = self._beside.submit(lambda: (self._shelf(), named_clips(self._database, query)))
-        if query.text and self._model.labeler.knows_words:
-            self._model.labeler.understand(query.text)  # remembered; encoding takes as long as the looking
-        shelf, words = looking.result()  # and with it the model in force
+        if query.text and labeler.knows_words:
+            labeler.understand(query.text)  # remembered; encoding takes as long as the looking
+        shelf, words = looking.result()
         calibration = self._model.labeler.calibration
         target = make_target(self._database, self._model, shelf, query, words)
         pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
