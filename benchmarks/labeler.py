@@ -9,7 +9,8 @@ Both encoders run in the same process through the product's own front end and se
     encoder_patch_ms        CPU time for 0.96 s of sound; vs_fp32: the float32 encoder's time / ours
     linear, qbe_map         a linear probe on clips (five folds by recording, or the table's own), and query by example as in retrieval.py
     linear_fp32, qbe_map_fp32    the same with the float32 encoder
-    digits                  a linear probe on fused vectors for spoken digits, mean over five speakers each left out; null without them
+    digits                  a linear probe on the shipped model's sound vectors (encoder and multi-scale features fused; a clip's mean) for
+                            spoken digits, mean over five speakers each left out; null without them
     realtime_factor_1core   seconds of sound for a second of CPU time: resampling, cutting, features, encoder; decoding left out
 
 A clip is the mean and the largest of its segments' encoder outputs (2048 numbers, standardized on the clips that are searched, or
@@ -40,6 +41,7 @@ from earmark_client.audio.segment import Segmenter
 from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
+from earmark_client.model.labeler import Labeler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,7 +187,7 @@ def by_example(vectors: np.ndarray, rows: list[Row]) -> float:
     return float(np.mean(precisions))
 
 
-def spoken_digits(folder: Path | None, encoder: AudioEncoder) -> float | None:
+def spoken_digits(folder: Path | None, encoder: AudioEncoder, labeler: Labeler) -> float | None:
     """Accuracy for a speaker that was left out, mean over the speakers."""
     if folder is None or not folder.is_dir():
         say("no spoken digits: --digits DIR")
@@ -193,7 +195,7 @@ def spoken_digits(folder: Path | None, encoder: AudioEncoder) -> float | None:
     paths = [path for path in sorted(folder.glob("*_*_*.wav")) if int(path.stem.split("_")[2]) < DIGIT_TAKES]
     digit, speaker = np.array([path.stem.split("_")[:2] for path in paths]).T
     heard = Heard.of(paths)
-    vectors = np.concatenate([heard.clips(np.sqrt(encoder.encode(heard.patches))), heard.means(heard.multi)], axis=1)
+    vectors = heard.means(labeler.describe(encoder.encode(heard.patches), heard.multi).sound)
     return float(
         np.mean(
             [
@@ -241,7 +243,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float | None
     say(f"{len(rows)} clips, {len(heard.patches)} segments")
     vectors, exact_vectors = (heard.clips(encoder.encode(heard.patches)) for encoder in (ours, exact))
     ours_ms, exact_ms = patch_times((ours, exact), heard.patches)
-    digits = spoken_digits(options.digits or find_digits(options.data), ours)
+    digits = spoken_digits(options.digits or find_digits(options.data), ours, Labeler(Bundle.load(BASE_MODEL)))
     found = {
         "encoder_mb": shipped.stat().st_size / 1e6,
         "encoder_patch_ms": ours_ms,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.soundmaker import chirp, noise
 
+from earmark_client.audio import features as features_module
 from earmark_client.audio.features import FeatureExtractor, MelSpec
 
 EXTRACTOR = FeatureExtractor()
@@ -29,6 +30,42 @@ def test_shapes_and_layout():
     assert EXTRACTOR.layout[0][1] == 0
     for (_, _, stop), (_, start, _) in zip(EXTRACTOR.layout, EXTRACTOR.layout[1:], strict=False):
         assert stop == start
+
+
+def test_a_mean_between_frames_counts_each_frame_by_how_much_of_it_is_meant():
+    random = np.random.default_rng(3)
+    values = random.standard_normal((5, 96, 13)).astype(np.float32)
+    first, last = np.array([0, 10, 95, 3, 40]), np.array([96, 11, 96, 90, 43])
+    means = features_module._means_between(values, first, last, 8)
+    for row, part in np.ndindex(5, 8):
+        length = (last[row] - first[row]) / 8
+        begin, end = first[row] + part * length, first[row] + (part + 1) * length
+        shares = np.array([max(0.0, min(end, frame + 1) - max(begin, frame)) for frame in range(96)])
+        assert np.allclose(means[row, part], shares @ values[row] / length, atol=1e-5)
+
+
+def test_the_sounding_stretch_leaves_out_what_is_far_quieter():
+    loudness = np.full((3, 96), -4.0, np.float32)
+    loudness[0, 20:50] = -1.0
+    loudness[0, 18] = loudness[0, 60] = -2.0  # within 1.3 of the loudest
+    loudness[1] = -5.0  # silence sounds from beginning to end
+    loudness[2, 7:12] = 0.0
+    loudness[0, 80] = 0.0  # a click does not set what is loud
+    first, last = features_module._sounding_stretch(loudness)
+    assert first.tolist() == [18, 0, 7]
+    assert last.tolist() == [81, 96, 12]
+
+
+def test_a_word_said_later_has_the_same_cepstra_in_its_eighths():
+    parts = {name: slice(start, stop) for name, start, stop in EXTRACTOR.layout}
+    word = chirp(0.4)
+    early, late = (np.concatenate([np.zeros(at), word, np.zeros(15600 - at - len(word))]) for at in (160 * 5, 160 * 35))
+    rows = EXTRACTOR(np.stack([early, late]).astype(np.float32)).multi_scale
+    eighths = rows[:, parts["sounding_eighths"]].reshape(2, 8, 13)[..., 1:]
+    thirds = rows[:, parts["mfcc_thirds"]].reshape(2, 3, 20)[..., 1:13]
+    moved = [np.abs(each[0] - each[1]).mean() / np.abs(each).mean() for each in (eighths, thirds)]
+    assert moved[0] < 0.05
+    assert moved[1] > 0.5, "the control: thirds of the segment change when the word is said later"
 
 
 def test_no_rows_give_no_features():

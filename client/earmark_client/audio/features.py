@@ -10,6 +10,8 @@ Layout of `multi_scale` (also as data: `FeatureExtractor.layout`), all means ove
     mfcc_mean 20, mfcc_std 20           cepstra in dB, 40 Slaney bands, pre-emphasis as a weight on the power spectrum
     mfcc_thirds 60, mfcc_sixths 120     means over each third and sixth: what comes first and what next
     mfcc_delta_1, _3, _9 20 each        root mean square of the change over 10, 30 and 90 ms
+    sounding_length 1                   log of the share of the segment from the first sounding frame to the last
+    sounding_eighths 104                means of 13 cepstra over each eighth of that stretch: a word, however fast it is said
     chroma_mean 12, _std 12, _thirds 36 pitch classes from C, each frame's largest is 1
     shape_mean 6, _std 6, _thirds 18    centroid, bandwidth, rolloff (kHz), flatness, zero-crossing rate, log10 RMS
 """
@@ -33,6 +35,10 @@ _CEPSTRAL_FLOOR = 1e-5  # of power: below it lies the rounding noise of lossy co
 _RMS_FLOOR = 1e-5
 _LAGS = (1, 3, 9)
 _SCALES = (1, 3, 6)  # how many equal parts of a segment are averaged
+_SOUNDING_DECADES = 1.3  # a frame sounds if its RMS is within this many powers of ten of the loudest five's
+_LOUDEST = 5
+_EIGHTHS = 8
+_SOUNDING_CEPSTRA = 13
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,9 @@ class FeatureExtractor:
         parts = [means[:, :1, :bands], spread[..., :bands], means[:, :1, bands:cepstra], spread[..., bands:cepstra]]
         parts += [means[:, 1:4, bands:cepstra], means[:, 4:, bands:cepstra]]
         parts += [_root_mean_square(coefficients[:, lag:] - coefficients[:, :-lag]) for lag in _LAGS]
+        first, last = _sounding_stretch(frames[..., -1])
+        parts += [np.log((last - first) / np.float32(self.spec.frames)).astype(np.float32)]
+        parts += [_means_between(coefficients[..., :_SOUNDING_CEPSTRA], first, last, _EIGHTHS)]
         for columns in (slice(cepstra, cepstra + 12), slice(cepstra + 12, None)):
             parts += [means[:, :1, columns], spread[..., columns], means[:, 1:4, columns]]
         np.concatenate([part.reshape(len(frames), -1) for part in parts], axis=1, out=out)
@@ -216,6 +225,29 @@ def _pooling_matrix(frames: int) -> Floats:
     return matrix.astype(np.float32)
 
 
+def _sounding_stretch(loudness: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Frames' log10 RMS `(n, frames)` -> the first frame that sounds and the one after the last, each `(n,)`."""
+    loudest = np.sort(loudness, axis=1)[:, -_LOUDEST:].mean(axis=1, keepdims=True)
+    sounds = loudness >= np.minimum(loudest - np.float32(_SOUNDING_DECADES), loudness.max(axis=1, keepdims=True))
+    return sounds.argmax(axis=1), sounds.shape[1] - sounds[:, ::-1].argmax(axis=1)
+
+
+def _means_between(values: Floats, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], parts: int) -> Floats:
+    """Means of `values (n, frames, k)` over equal parts of each row's frames `first` to `last`: `(n, parts, k)`.
+
+    A part may begin within a frame: means are differences of a running sum that is taken to be straight within a frame.
+    """
+    running = np.zeros((len(values), values.shape[1] + 1, values.shape[2]))
+    np.cumsum(values, axis=1, dtype=np.float64, out=running[:, 1:])
+    edges = first[:, None] + (last - first)[:, None] * (np.arange(parts + 1) / parts)
+    whole = np.minimum(edges.astype(np.int64), values.shape[1] - 1)
+    row = np.arange(len(values))[:, None]
+    before, after = running[row, whole], running[row, whole + 1]
+    at_edges = before + (after - before) * (edges - whole)[..., None]
+    means: Floats = (np.diff(at_edges, axis=1) * (parts / (last - first))[:, None, None]).astype(np.float32)
+    return means
+
+
 def _root_mean_square(changes: Floats) -> Floats:
     """Over the frames axis: `(n, frames, k)` to `(n, 1, k)`."""
     uniform = np.full((1, changes.shape[1]), 1.0 / changes.shape[1], dtype=np.float32)
@@ -227,6 +259,7 @@ def _layout(bands: int) -> tuple[tuple[str, int, int], ...]:
     sizes = [("log_mel_mean", bands), ("log_mel_std", bands), ("mfcc_mean", _CEPSTRA), ("mfcc_std", _CEPSTRA)]
     sizes += [("mfcc_thirds", 3 * _CEPSTRA), ("mfcc_sixths", 6 * _CEPSTRA)]
     sizes += [(f"mfcc_delta_{lag}", _CEPSTRA) for lag in _LAGS]
+    sizes += [("sounding_length", 1), ("sounding_eighths", _EIGHTHS * _SOUNDING_CEPSTRA)]
     for name, width in (("chroma", 12), ("shape", 6)):
         sizes += [(f"{name}_mean", width), (f"{name}_std", width), (f"{name}_thirds", 3 * width)]
     stops = np.cumsum([size for _, size in sizes]).tolist()
