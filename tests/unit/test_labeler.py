@@ -198,6 +198,19 @@ def test_what_could_not_be_understood_is_tried_again(labeler, monkeypatch):
     assert labeler.text_query("rain").nearest[0][0] == "rain"
 
 
+def test_an_interrupted_query_can_be_asked_again(labeler, monkeypatch):
+    encode = labeler._sentences.encode
+
+    def interrupt(_texts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labeler._sentences, "encode", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        labeler.understand("rain")
+    monkeypatch.setattr(labeler._sentences, "encode", encode)
+    assert labeler.text_query("rain").nearest[0][0] == "rain"
+
+
 def test_old_queries_are_forgotten(labeler, monkeypatch):
     monkeypatch.setattr(module, "KEPT_QUERIES", 2)
     for text in ("rain", "dog", "bell"):

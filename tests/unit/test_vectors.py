@@ -9,7 +9,7 @@ import pytest
 
 from earmark_client.store import blocks
 from earmark_client.store.blocks import Block, store_float16, store_int8
-from earmark_client.store.chunks import CHUNK_ROWS, Chunks
+from earmark_client.store.chunks import CHUNK_ROWS, LARGE_CHUNK_ROWS, Chunks
 from earmark_client.store.vectors import VectorIndex, _encode, _levels, _packed
 
 DIM = 32
@@ -78,12 +78,13 @@ def test_ids_survive_storing():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_chunks_keep_their_rows_across_a_border(dtype):
-    count = CHUNK_ROWS + 100
+    border = CHUNK_ROWS if dtype == "float32" else LARGE_CHUNK_ROWS
+    count = border + 100
     rows = unit_rows(1, count, 4)
     chunks = Chunks(4, dtype)
     for start in range(0, count, 9_999):
         chunks.append(Block(np.arange(start, min(start + 9_999, count)), rows[start : start + 9_999]))
-    positions = np.array([0, CHUNK_ROWS - 1, CHUNK_ROWS, count - 1, 5])
+    positions = np.array([0, border - 1, border, count - 1, 5])
     bound = {"float32": 0, "float16": 0.001, "int8": 0.01}[dtype]
     assert np.abs(chunks.gather(positions) - rows[positions]).max() <= bound
     assert np.abs(np.concatenate(list(chunks.parts(1000))) - rows).max() <= bound
@@ -240,7 +241,7 @@ def test_ids_are_found_where_a_binary_search_finds_them(known):
 
 def test_rows_are_gathered_in_the_order_asked_for():
     chunks = Chunks(4, "float16")
-    rows = np.random.default_rng(1).integers(-9, 9, (CHUNK_ROWS + 900, 4)).astype(np.float32)
+    rows = np.random.default_rng(1).integers(-9, 9, (LARGE_CHUNK_ROWS + 900, 4)).astype(np.float32)
     chunks.append(store_float16(np.arange(len(rows)), rows))
     for seed in range(4):
         positions = np.random.default_rng(seed).integers(0, len(rows), 300)

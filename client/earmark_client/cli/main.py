@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _leave(code: int) -> None:
     """End the process without the interpreter's own farewell, which frees object by object what the system takes back anyway.
 
-    That is a seventh of a cold search. All that was opened is closed by now; with another thread alive it is not done.
+    It takes a good part of a cold search (`benchmarks/cold.py`). All that was opened is closed by now; with another thread alive it is not done.
     """
     if threading.active_count() > 1:
         return

@@ -135,8 +135,10 @@ class Labeler:
         if is_new:
             try:
                 known.set_result(self._understand(text))
-            except Exception as error:  # noqa: BLE001  whoever asks for the result meets it
+            except BaseException as error:  # whoever asks for the result meets it, and nobody waits for it for ever
                 known.set_exception(error)
+                if not isinstance(error, Exception):  # an interrupt
+                    raise
         return known
 
     def text_query(self, text: str) -> TextQuery:
