@@ -107,52 +107,94 @@ def flipped(value: bytes, bit: int = 0) -> bytes:
     return bytes(changed)
 
 
+Case = tuple[str, str, bool, dict[str, Any]]
+"""Operation, name, whether it must succeed, and its arguments."""
+
+
 def make_wrong() -> list[dict[str, Any]]:
     """Return operations that must fail, each beside the same operation done right (`success`)."""
+    cases = [*signature_cases(), *share_cases(), *box_cases(), *exchange_cases(), *certificate_cases(), *plan_cases()]
+    return [{"operation": operation, "name": name, "success": success, "args": args} for operation, name, success, args in cases]
+
+
+def signature_cases() -> list[Case]:
+    """Return what may be wrong with a signature."""
     one, label = secret("one"), "earmark/sa1/consistent"
     public, signature = ref.public_of(one), ref.sign(one, ref.H(label, b"t3", b"\x00\x04"))
-    shares = dict(enumerate(ref.split(one, 4, 7, ref.entropy("split"))))
-    four = {index: shares[index] for index in (0, 2, 3, 6)}
-    box = ref.seal(one, b"p" * 66, b"T1uv")
-    authority = ref.public_of(secret("authority"))
-    cert = ref.certificate(secret("authority"), b"A" * 16, public, NOW_S, 3)
-    low_orders = [
-        bytes(32),
-        b"\x01" + bytes(31),
-        bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
-    ]
-    plan = make_plan(9, 5, 0.0)
-    cases = [
+    return [
         ("verify", "right", True, {"public": public, "signature": signature, "label": label, "parts": [b"t3", b"\x00\x04"]}),
         ("verify", "bit flipped", False, {"public": public, "signature": flipped(signature, 77), "label": label, "parts": [b"t3", b"\x00\x04"]}),
         ("verify", "other index", False, {"public": public, "signature": signature, "label": label, "parts": [b"t3", b"\x00\x05"]}),
         ("verify", "other label", False, {"public": public, "signature": signature, "label": label + "x", "parts": [b"t3", b"\x00\x04"]}),
         ("verify", "parts joined", False, {"public": public, "signature": signature, "label": label, "parts": [b"t3\x00\x04"]}),
         ("verify", "parts shifted", False, {"public": public, "signature": signature, "label": label, "parts": [b"t3\x00", b"\x04"]}),
+    ]  # fmt: skip
+
+
+def share_cases() -> list[Case]:
+    """Return what may be wrong with a secret's shares."""
+    one = secret("one")
+    shares = dict(enumerate(ref.split(one, 4, 7, ref.entropy("split"))))
+    four = {index: shares[index] for index in (0, 2, 3, 6)}
+    return [
         ("combine", "right", True, {"shares": four, "value": one}),
         ("combine", "one share changed", False, {"shares": four | {2: flipped(shares[2], 200)}, "value": one}),
         ("combine", "two shares swapped", False, {"shares": four | {2: shares[3], 3: shares[2]}, "value": one}),
         ("combine", "one too few", False, {"shares": {0: shares[0], 2: shares[2], 3: shares[3]}, "value": one}),
         ("combine", "share not below the prime", False, {"shares": four | {2: ref.P.to_bytes(33, "big")}, "value": one}),
         ("combine", "share of 32 bytes", False, {"shares": four | {2: shares[2][1:]}, "value": one}),
+    ]  # fmt: skip
+
+
+def box_cases() -> list[Case]:
+    """Return what may be wrong with a sealed box."""
+    one = secret("one")
+    box = ref.seal(one, b"p" * 66, b"T1uv")
+    return [
         ("open", "right", True, {"key": one, "box": box, "context": b"T1uv"}),
         ("open", "bit flipped", False, {"key": one, "box": flipped(box, 5), "context": b"T1uv"}),
         ("open", "tag flipped", False, {"key": one, "box": flipped(box, 8 * 80), "context": b"T1uv"}),
         ("open", "re-routed", False, {"key": one, "box": box, "context": b"T1vu"}),
-        ("open", "other key", False, {"key": public, "box": box, "context": b"T1uv"}),
+        ("open", "other key", False, {"key": ref.public_of(one), "box": box, "context": b"T1uv"}),
+    ]  # fmt: skip
+
+
+def exchange_cases() -> list[Case]:
+    """Return public keys that give away the common secret."""
+    one = secret("one")
+    low_orders = [
+        bytes(32),
+        b"\x01" + bytes(31),
+        bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    ]
+    return [
         ("exchange", "right", True, {"private": one, "public": ref.x25519(secret("other"))}),
         *(("exchange", f"low order {place}", False, {"private": one, "public": key}) for place, key in enumerate(low_orders)),
+    ]  # fmt: skip
+
+
+def certificate_cases() -> list[Case]:
+    """Return what may be wrong with a certificate."""
+    authority, public = ref.public_of(secret("authority")), ref.public_of(secret("one"))
+    cert = ref.certificate(secret("authority"), b"A" * 16, public, NOW_S, 3)
+    return [
         ("certificate", "right", True, {"cert": cert, "authority": authority, "now_s": NOW_S}),
         ("certificate", "expired", False, {"cert": cert, "authority": authority, "now_s": NOW_S + 1}),
         ("certificate", "other authority", False, {"cert": cert, "authority": public, "now_s": NOW_S}),
         ("certificate", "alias changed", False, {"cert": flipped(cert, 8 * 3), "authority": authority, "now_s": NOW_S}),
         ("certificate", "version changed", False, {"cert": flipped(cert), "authority": authority, "now_s": NOW_S}),
         ("certificate", "cut short", False, {"cert": cert[:-1], "authority": authority, "now_s": NOW_S}),
+    ]  # fmt: skip
+
+
+def plan_cases() -> list[Case]:
+    """Return what may be wrong with a plan: its key, or any of its fields."""
+    plan = make_plan(9, 5, 0.0)
+    return [
         ("plan", "right", True, {"plan": plan, "key": ref.public_of(secret("plan key"))}),
-        ("plan", "other key", False, {"plan": plan, "key": public}),
+        ("plan", "other key", False, {"plan": plan, "key": ref.public_of(secret("one"))}),
         *(("plan", f"{name} changed", False, {"plan": plan | {name: value}, "key": ref.public_of(secret("plan key"))}) for name, value in CHANGES),
     ]  # fmt: skip
-    return [{"operation": operation, "name": name, "success": success, "args": args} for operation, name, success, args in cases]
 
 
 CHANGES: tuple[tuple[str, Any], ...] = (
