@@ -16,6 +16,7 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,12 +149,14 @@ class Ingest:
         A lane that fails for a reason of its own (not a file's) ends the run with that exception. Closing the iterator
         stops the lanes.
         """
-        self._model.open_audio()
         work: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
         for item in files:
             work.put(item)
-        with ThreadPoolExecutor(self._jobs, "encode") as pool:
-            lanes = [threading.Thread(target=self._lane, args=(work, pool), daemon=True) for _ in range(self._jobs)]
+        with ExitStack() as stack:
+            decoders = [stack.enter_context(Decoder()) for _ in range(min(self._jobs, len(files)))]
+            self._model.open_audio()  # while the decoders' processes import their libraries
+            pool = stack.enter_context(ThreadPoolExecutor(self._jobs, "encode"))
+            lanes = [threading.Thread(target=self._lane, args=(work, decoder, pool), daemon=True) for decoder in decoders]
             try:
                 for lane in lanes:
                     lane.start()
@@ -181,16 +184,15 @@ class Ingest:
                 if self._stop.is_set():
                     return None
 
-    def _lane(self, work: queue.SimpleQueue[tuple[Path, Path]], pool: ThreadPoolExecutor) -> None:
+    def _lane(self, work: queue.SimpleQueue[tuple[Path, Path]], decoder: Decoder, pool: ThreadPoolExecutor) -> None:
         try:
             steps = _Steps(lambda group: pool.submit(self._describe, group), self._put, most_ahead=_AHEAD * self._jobs)
-            with Decoder() as decoder:
-                while not self._stop.is_set():
-                    try:
-                        path, root = work.get_nowait()
-                    except queue.Empty:
-                        break
-                    self._read(decoder, path, root, steps)
+            while not self._stop.is_set():
+                try:
+                    path, root = work.get_nowait()
+                except queue.Empty:
+                    break
+                self._read(decoder, path, root, steps)
             if not self._stop.is_set():
                 steps.finish()
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it

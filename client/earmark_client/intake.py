@@ -202,15 +202,18 @@ class Intake:
         if self._batches:
             self._write([clip_id for clip_id, _ in self._batches], [batch for _, batch in self._batches])
             self._batches = []
+        labels = {}
         for event in self._finished:
-            self._finish(event, self._clips.pop(event.content_sha256), tally)
+            clip_id = self._clips.pop(event.content_sha256)
+            self._finish(event, clip_id, tally)
+            labels[clip_id] = self._best_labels(clip_id)
+        self._database.add_labels(labels, model_version=self._model.version)
         self._finished = []
 
     def _finish(self, event: Finished, clip_id: int, tally: Tally) -> None:
         clip = self._database.clip(clip_id)
         names = " ".join(Path(path).stem for path in clip.paths)
         self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names)
-        self._database.set_labels(clip_id, self._best_labels(clip_id), model_version=self._model.version)
         tally.added += 1
         tally.current = clip.paths[0] if clip.paths else ""
         for path in self._waiting.pop(event.content_sha256, []):

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from earmark_client.audio import worker
 
 _LARGEST_MESSAGE = 1 << 20
 _POLL_S = 0.25
-_START = "import sys; sys.path.insert(0, sys.argv[2]); from earmark_client.audio import worker; worker.main(int(sys.argv[1]))"
+_START = "import sys; sys.path += sys.argv[2:]; from earmark_client.audio import worker; worker.main(int(sys.argv[1]))"
+_PACKAGES = ("numpy", "soundfile", "soxr", "cffi")
 _ENVIRONMENT = {"HOME": "/", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 """Without HOME, Python looks its owner up in the system's accounts, and for that the C library opens a socket."""
 
@@ -168,9 +170,10 @@ class WorkerProcess:
 
 def launch(channel: socket.socket) -> subprocess.Popen[bytes]:
     """Start a worker that inherits one end of a socket and nothing else: no environment, no standard streams."""
-    root = str(Path(worker.__file__).parents[2])
+    # Without `site`, which would read every package's startup file, it finds just what it is told of.
+    folders = dict.fromkeys((str(Path(worker.__file__).parents[2]), *(_folder_of(package) for package in _PACKAGES)))
     return subprocess.Popen(  # noqa: S603  our own interpreter, no shell, no outside argument
-        [sys.executable, "-I", "-c", _START, str(channel.fileno()), root],
+        [sys.executable, "-I", "-S", "-c", _START, str(channel.fileno()), *folders],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -178,3 +181,12 @@ def launch(channel: socket.socket) -> subprocess.Popen[bytes]:
         env=_ENVIRONMENT,
         cwd="/",
     )
+
+
+def _folder_of(package: str) -> str:
+    """Where a package lies that the worker imports, without importing it here."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(package)
+    origin = Path(spec.origin)
+    return str(origin.parents[1] if spec.submodule_search_locations else origin.parent)

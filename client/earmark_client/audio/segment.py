@@ -82,6 +82,6 @@ def is_silent(samples: Floats) -> bool:
     """Whether there is nothing to hear in `samples (n,)`."""
     if not samples.size:
         return True
-    peak = max(float(samples.max()), -float(samples.min()))
-    mean_square = float(np.mean(np.square(samples, dtype=np.float64)))
-    return peak < SILENCE_PEAK and mean_square < SILENCE_RMS**2
+    if max(float(samples.max()), -float(samples.min())) >= SILENCE_PEAK:
+        return False
+    return float(np.mean(np.square(samples, dtype=np.float64))) < SILENCE_RMS**2

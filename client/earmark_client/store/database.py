@@ -13,7 +13,7 @@ from earmark_client.store.rows import ClipRow, Counts, LabelRow, SegmentTable, S
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["ClipRow", "Counts", "Database", "LabelRow", "SegmentTable", "StoredClip"]
 
@@ -50,9 +50,13 @@ class Database(VectorStore):
     def set_labels(self, clip_id: int, labels: Sequence[tuple[str, float]], *, model_version: str) -> None:
         """Replace a clip's predicted labels (name, score in [0, 1])."""
         self._write("DELETE FROM clip_labels WHERE clip_id = ?", (clip_id,))
+        self.add_labels({clip_id: labels}, model_version=model_version)
+
+    def add_labels(self, labels: Mapping[int, Sequence[tuple[str, float]]], *, model_version: str) -> None:
+        """Give clips that have none their predicted labels (name, score in [0, 1]), all in one statement."""
         self._write_many(
             "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES",
-            ((clip_id, name, float(score), model_version) for name, score in labels),
+            ((clip_id, name, float(score), model_version) for clip_id, listed in labels.items() for name, score in listed),
         )
 
     def labels_of(self, clip_id: int) -> list[tuple[str, float]]:
