@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from earmark_client.labelling import LabelSet
     from earmark_client.model.head import Vectors
 
-BATCH_SEGMENTS = 32
-"""Segments encoded at once: 15 s of sound, enough to amortize a hand-over, small enough to share out one file."""
+BATCH_SEGMENTS = 64
+"""Segments described at once: 31 s of sound, enough that threads seldom wait for the interpreter, few enough to share out one file."""
 _MOST_STEPS = 64
 """Cuts and events that wait for a full batch at most: files that are all silence fill none."""
 _AHEAD = 2

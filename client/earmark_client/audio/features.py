@@ -28,7 +28,7 @@ from earmark_client.audio import spectral
 
 Floats = npt.NDArray[np.float32]
 
-_GROUP = 8  # half segments, or segments, worked on at once: few calls, and what they touch stays near the core
+_GROUP = 80  # half segments, or segments, worked on at once: few calls, and little waiting for the interpreter among threads
 _CEPSTRA = 20
 _CEPSTRAL_BANDS = 40
 _CEPSTRAL_FLOOR = 1e-5  # of power: below it lies the rounding noise of lossy codecs
