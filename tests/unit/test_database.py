@@ -257,6 +257,18 @@ def test_filters(database):
     assert database.all_labels()[2] == [("dog", 0.8)]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 127, 128, 129, 300])
+def test_labels_of_many_clips_are_all_stored_whatever_their_number(database, count):
+    labels = {clip_id: [(f"label {clip_id}.{place}", 0.5) for place in range(count)] for clip_id in (1, 2)}
+    with database.transaction():
+        for clip_id in labels:
+            database.finish_clip(database.insert_clip(row(str(clip_id)), f"/{clip_id}"), duration_s=1.0)
+        database.add_labels(labels, model_version=MODEL)
+    assert {clip_id: set(listed) for clip_id, listed in database.all_labels().items()} == {
+        clip_id: set(listed) for clip_id, listed in labels.items() if listed
+    }
+
+
 def test_words(database):
     with database.transaction():
         for number, name in enumerate(["dog park", "café dog dog", "piano"]):

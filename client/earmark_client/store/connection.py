@@ -207,11 +207,11 @@ class Connection:
 
     def _write_many(self, insert: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run `insert`, which ends in VALUES, for rows of one length, many a statement: each statement's end costs far more than a row."""
-        rest = list(rows)
-        while rest:
+        given, start = list(rows), 0
+        while start < len(given):
             # Powers of two: few texts, so that they stay prepared. Preparing one costs as much as running it eight times.
-            count = min(1 << (len(rest).bit_length() - 1), ROWS_AT_ONCE)
-            part, rest = rest[:count], rest[count:]
+            count = min(1 << ((len(given) - start).bit_length() - 1), ROWS_AT_ONCE)
+            part, start = given[start : start + count], start + count
             places = f"({', '.join('?' * len(part[0]))})"
             self._write(f"{insert} {', '.join([places] * count)}", [*chain.from_iterable(part)])
 

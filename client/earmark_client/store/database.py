@@ -53,7 +53,7 @@ class Database(VectorStore):
         self.add_labels({clip_id: labels}, model_version=model_version)
 
     def add_labels(self, labels: Mapping[int, Sequence[tuple[str, float]]], *, model_version: str) -> None:
-        """Give clips that have none their predicted labels (name, score in [0, 1]), all in one statement."""
+        """Give clips that have none their predicted labels (name, score in [0, 1]), in a few statements."""
         self._write_many(
             "INSERT INTO clip_labels (clip_id, name, score, model_version) VALUES",
             ((clip_id, name, float(score), model_version) for clip_id, listed in labels.items() for name, score in listed),
