@@ -137,10 +137,11 @@ def test_control_a_broken_mechanism_is_caught(monkeypatch, fault, claim, seed):
 @pytest.mark.parametrize("claim", [1.0, 2.0, 4.0, 8.0])
 def test_canaries_are_told_apart_no_better_than_theory_allows(claim):
     noise = noise_for(claim)
-    scores, present = attack(noise, 99)
     ceiling = 0.5 * math.erfc(-1.0 / noise / 2.0)
-    print(f"claimed {claim}: AUC {auc(scores, present):.3f}, theory {ceiling:.3f}")
-    assert ceiling - 0.04 < auc(scores, present) <= ceiling + 0.026
+    # One run's area has a standard error of .011 and would pass two of them now and then; the mean of eight runs has .004.
+    found = float(np.mean([auc(*attack(noise, seed)) for seed in range(99, 107)]))
+    print(f"claimed {claim}: AUC {found:.3f}, theory {ceiling:.3f}")
+    assert abs(found - ceiling) <= 0.016
 
 
 # ---- one clip that is not clipped: no audit of one run sees it, many runs do -------------------------------------------------------
