@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 BATCH_SEGMENTS = 64
 """Segments described at once: 31 s of sound, enough that threads seldom wait for the interpreter, few enough to share out one file."""
-_MOST_STEPS = 64
-"""Cuts and events that wait for a full batch at most: files that are all silence fill none."""
+_MOST_STEPS = 2 * BATCH_SEGMENTS
+"""Cuts and events that wait for a full batch at most, as many as clips of one segment make of one: files that are all silence fill none."""
 _AHEAD = 2
 """Batches of one lane that may be under way, per job."""
 

@@ -21,10 +21,10 @@ from tests.soundmaker import chirp, clicks, noise, tone, write_sound
 ADD = """
 import sys
 from pathlib import Path
-from earmark_client import intake
+from earmark_client import ingest, intake
 from earmark_client.library import Library
 from earmark_client.store.keys import KeyFile
-intake.COMMIT_S, intake.COMMIT_SEGMENTS = 0.02, 64  # many small commits: many moments to be killed in
+intake.COMMIT_S, intake.COMMIT_SEGMENTS, ingest.BATCH_SEGMENTS = 0.02, 64, 32  # many small commits: many moments to be killed in
 folder = Path(sys.argv[1])
 with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
     print("open", flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earmark_client import ingest
 from earmark_client.library import Library
 from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
@@ -137,12 +138,30 @@ def test_two_names_of_one_content_in_one_add_are_one_clip(tmp_path):
         assert len(library.clips()[0].paths) == 2
 
 
+def test_no_more_decoders_are_started_than_there_are_files(tmp_path, monkeypatch):
+    started = []
+
+    class Counted(ingest.Decoder):
+        def __enter__(self):
+            started.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(ingest, "Decoder", Counted)
+    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
+        assert library.add([write_sound(tmp_path, "one", tone(2))], jobs=3).added == 1
+        assert len(started) == 1
+        assert (
+            library.add([write_sound(tmp_path, f"more{number}", tone(2, 300 + number)) for number in range(4)], jobs=3).added == 4
+        )
+        assert len(started) == 1 + 3
+
+
 def test_bad_files_are_named_and_the_others_go_on(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     write_sound(folder, "good", tone(2))
     (folder / "text.wav").write_text("this is no sound")
-    whole = write_sound(folder, "cut", noise(30)).read_bytes()
+    whole = write_sound(folder, "cut", noise(70)).read_bytes()  # half of it fills a batch, which is taken back
     (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
     os.mkfifo(folder / "pipe.wav")
     with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:

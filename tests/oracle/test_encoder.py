@@ -95,8 +95,8 @@ def test_a_row_is_the_same_to_the_bit_whatever_the_threads(bundle, encoder, many
 
 def test_a_row_does_not_depend_on_its_neighbours(encoder, many):
     alone = encoder.encode(many[3:4])
-    loud = np.full((3, 96, 64), 5.0, np.float32)
-    for place in range(4):
+    loud = np.full((encoder_module.BATCH - 1, 96, 64), 5.0, np.float32)
+    for place in range(encoder_module.BATCH):
         batch = np.insert(loud, place, many[3], axis=0)
         assert np.array_equal(encoder.encode(batch)[place], alone[0])
 

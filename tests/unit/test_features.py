@@ -91,9 +91,9 @@ def test_finite_for_any_waveform_in_range(waveform):
     assert np.isfinite(features.multi_scale).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 16, 17])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 16, 17, features_module._GROUP - 1, features_module._GROUP])
 def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it(size):
-    waveforms = np.concatenate([overlapping(12), overlapping(5, seed=1)])
+    waveforms = np.concatenate([overlapping(features_module._GROUP + 4), overlapping(5, seed=1)])
     whole = EXTRACTOR(waveforms)
     for start in range(0, len(waveforms), size):
         part = EXTRACTOR(waveforms[start : start + size])

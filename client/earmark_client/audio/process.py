@@ -17,6 +17,7 @@ _LARGEST_MESSAGE = 1 << 20
 _POLL_S = 0.25
 _START = "import sys; sys.path += sys.argv[2:]; from earmark_client.audio import worker; worker.main(int(sys.argv[1]))"
 _PACKAGES = ("numpy", "soundfile", "soxr", "cffi")
+"""What the worker imports beside Earmark and the standard library; cffi is what soundfile stands on."""
 _ENVIRONMENT = {"HOME": "/", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 """Without HOME, Python looks its owner up in the system's accounts, and for that the C library opens a socket."""
 

@@ -197,7 +197,7 @@ def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int)
 
 
 def _chunks_end(descriptor: int) -> int:
-    """Where the sound chunk of a RIFF or FORM file says it ends; 0 if it doesn't say (a stream's placeholder)."""
+    """Where the sound chunk of a RIFF or FORM file says it ends; 0 if it doesn't say (a stream leaves it open)."""
     start = os.pread(descriptor, 12, 0)
     layout, wanted = (">4sI", b"SSND") if start[:4] == b"FORM" else ("<4sI", b"data")
     place = 12

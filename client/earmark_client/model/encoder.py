@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from earmark_client.model.bundle import Bundle
 
 # Every run of the graph has this many rows, the last one filled up with zeros: a row then meets the same kernels in the same
-# order whatever else is encoded with it, so its vector is the same to the bit. Eight rows run a quarter faster than one; sixteen
-# would gain 1 % more and waste more on short clips.
+# order whatever else is encoded with it, so its vector is the same to the bit. Eight rows take a quarter less time each than one
+# alone; sixteen would gain next to nothing and waste more on short clips.
 BATCH = 8
 
 

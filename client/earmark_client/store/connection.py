@@ -209,7 +209,7 @@ class Connection:
         """Run `insert`, which ends in VALUES, for rows of one length, many a statement: each statement's end costs far more than a row."""
         given, start = list(rows), 0
         while start < len(given):
-            # Powers of two: few texts, so that they stay prepared. Preparing one costs as much as running it eight times.
+            # Powers of two: few texts, so that they stay prepared. Preparing one costs far more than running it.
             count = min(1 << ((len(given) - start).bit_length() - 1), ROWS_AT_ONCE)
             part, start = given[start : start + count], start + count
             places = f"({', '.join('?' * len(part[0]))})"

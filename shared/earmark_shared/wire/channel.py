@@ -1,6 +1,6 @@
 """gRPC between a device and a server: limits, TLS with client certificates, and calls whose bytes go through our codec.
 
-No stub is generated: a service's methods are read from its definition in protos/, requests and replies are records.
+No code is generated: a service's methods are read from its definition in protos/, requests and replies are records.
 
     with open_channel(Address("127.0.0.1", 7443), ca_pem) as channel:
         root = call(channel, "Door", "Greet", Hello(PROTO), Root)
