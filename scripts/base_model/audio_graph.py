@@ -1,4 +1,4 @@
-"""YAMNet's body as an ONNX graph: MobileNet-v1, batch norm folded into the convolutions, float32 or int8 weights.
+"""YAMNet's body as an ONNX graph: MobileNet-v1, batch norm folded into the convolutions, float32.
 
 The layout is that of tensorflow/models, research/audioset/yamnet: one full convolution, then thirteen pairs of a depthwise
 and a pointwise one, each followed by batch norm (no scale) and ReLU; then the mean over time and frequency.
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from base_model.graph import finish, quantize_per_channel
+from base_model.graph import finish
 
 if TYPE_CHECKING:
     import onnx
 
 STRIDES = (2, *(step for stride in (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1) for step in (stride, 1)))
 BATCH_NORM_EPSILON = 1e-4
-# Kernels smaller than this stay float32: they are a thirtieth of the weights and carry two thirds of the rounding error.
-FLOAT_BELOW = 20_000
 FRAMES, BANDS, DIM, CLASSES = 96, 64, 1024, 521
 LAYER = "layer-1/layer/_func/_yamnet/layer_with_weights-{}/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -58,23 +56,14 @@ def classifier(tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return tensors[LAYER.format(last, "kernel")], tensors[LAYER.format(last, "bias")]
 
 
-def encoder_graph(layers: list[Convolution], *, int8: bool) -> onnx.ModelProto:
-    """`log_mel` (n, 96, 64) float32 -> `embedding` (n, 1024) float32.
-
-    With `int8` the large kernels are stored as int8 with one scale per output channel and a DequantizeLinear behind them,
-    which ONNX Runtime folds into a float32 constant when the session starts: small on disk, float speed and activations.
-    """
+def encoder_graph(layers: list[Convolution]) -> onnx.ModelProto:
+    """`log_mel` (n, 96, 64) float32 -> `embedding` (n, 1024) float32: what the shipped encoder is pruned from and held against."""
     nodes = [helper.make_node("Unsqueeze", ["log_mel", "axis"], ["x"])]
     constants = [numpy_helper.from_array(np.array([1], np.int64), "axis")]
     current = "x"
     for at, layer in enumerate(layers):
         kernel, name = f"kernel_{at:02}", f"layer_{at:02}"
-        if int8 and layer.kernel.size >= FLOAT_BELOW:
-            tensors, node = quantize_per_channel(layer.kernel, kernel, axis=0)
-            constants += tensors
-            nodes.append(node)
-        else:
-            constants.append(numpy_helper.from_array(layer.kernel, kernel))
+        constants.append(numpy_helper.from_array(layer.kernel, kernel))
         constants.append(numpy_helper.from_array(layer.bias, f"bias_{at:02}"))
         size = layer.kernel.shape[2]
         # TensorFlow's SAME: a 3x3 kernel with stride 2 on an even length pads only behind.

@@ -1,12 +1,12 @@
-"""The encoder as a torch module: YAMNet's layout at any widths, in float32 or as its integer kernels will compute it.
+"""The encoder as a torch module: YAMNet's layout at any widths, in float32 or as its integer kernels compute it.
 
-Kernels get one scale per output channel and 7 bits (so that the sum of two products fits the 16 bits of AVX2's fastest
-instruction), activations 8 bits and one fixed range, which also is the ReLU: what is below 0 is 0.
+Kernels get one scale per output channel and 8 bits, but no two weights of one sign that AVX2's fastest instruction may add (it has
+16 bits for two products) are more than 128 together; activations get 8 bits and one fixed range, which also is the ReLU: what is
+below 0 is 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,27 +19,15 @@ if TYPE_CHECKING:
 
 FULL_WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 """Output channels of the first convolution and of the thirteen pointwise ones."""
-LAYERS = len(STRIDES)
-FLOAT_LAYERS = 2
-"""The first layers stay as they are, in float32: on few input channels ONNX Runtime's float kernels are the faster ones."""
-WEIGHT_PEAK, ACTIVATION_PEAK = 63, 255
-ACTIVATION_RANGE = 2.5
-"""Every layer's output is held as 0 to 255 steps of 0 to this; `pruning.equalize` brings the channels there, training keeps them."""
+FLOAT_LAYERS, FLOAT_TAIL = 2, 21
+"""The first layers stay as they are, in float32: on few input channels ONNX Runtime's float kernels are the faster ones. From
+`FLOAT_TAIL` on, only kernels are rounded: there values differ most in size, and a layer has few places to compute (docs/labeler.md)."""
+WEIGHT_PEAK, PAIR_PEAK, ACTIVATION_PEAK = 127, 128, 255
+QUAD = 4
+"""Inputs that lie side by side in the runtime's packed kernels; two products of one quad are what is added in 16 bits."""
+ACTIVATION_RANGE = 4.0
+"""Every layer's output is held as 0 to 255 steps of 0 to this many times what is usual in its channel (`pruning.usual_peaks`)."""
 ACTIVATION_STEP = ACTIVATION_RANGE / ACTIVATION_PEAK
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a student looks like: `widths` as in `FULL_WIDTHS`."""
-
-    widths: tuple[int, ...]
-
-    def kernel(self, at: int) -> tuple[int, int, int, int]:
-        """The kernel's shape of layer `at`."""
-        width = self.widths[at // 2]
-        if at == 0:
-            return (width, 1, 3, 3)
-        return (width, 1, 3, 3) if at % 2 else (width, self.widths[at // 2 - 1], 1, 1)
 
 
 class Layer(nn.Module):
@@ -47,31 +35,24 @@ class Layer(nn.Module):
 
     def __init__(self, kernel: Tensor, bias: Tensor, at: int) -> None:
         super().__init__()
-        self.kernel, self.bias = nn.Parameter(kernel), nn.Parameter(bias)
+        self.kernel, self.bias = kernel, bias
         self.stride, self.is_depthwise = STRIDES[at], at % 2 == 1
-        self.rounds_kernel, self.rounds_output = at >= FLOAT_LAYERS, at >= FLOAT_LAYERS - 1
+        self.rounds_kernel, self.rounds_output = at >= FLOAT_LAYERS, FLOAT_LAYERS - 1 <= at < FLOAT_TAIL
         self.is_quantized = False
-        self.register_buffer("scale", torch.ones(len(kernel)))
+        self.scale = grid(kernel.flatten(1))
         """`(out,)`: the value of one step of the stored kernel."""
-        self.register_buffer("unit", torch.ones(len(kernel)))
-        """`(out,)`: what the numbers in `kernel` count; 1 but while it is trained."""
-        self.set_scale()
 
     def set_scale(self) -> None:
         """Lay each output channel's grid over its kernel as it is now."""
-        self.scale.copy_(self.kernel.detach().abs().amax(dim=(1, 2, 3)).clamp_min(1e-8) / WEIGHT_PEAK)
+        self.scale = grid(self.kernel.flatten(1))
 
-    def count_in(self, unit: Tensor) -> None:
-        """Let `kernel` count this `(out,)` from now on, so that a step of training is as large for quiet channels as for loud ones."""
-        with torch.no_grad():
-            self.kernel *= (self.unit / unit)[:, None, None, None]
-            self.unit.copy_(unit)
+    def codes(self) -> Tensor:
+        """The kernel as it will be stored: whole numbers of `scale`."""
+        return (self.kernel / self.scale[:, None, None, None]).round().clamp(-WEIGHT_PEAK, WEIGHT_PEAK)
 
     def rounded_kernel(self) -> Tensor:
-        """The kernel as it will be stored, in float; gradients pass the rounding as if it were not there."""
-        zero = torch.zeros(len(self.kernel), dtype=torch.int32, device=self.kernel.device)
-        kernel = self.kernel * self.unit[:, None, None, None]
-        return torch.fake_quantize_per_channel_affine(kernel, self.scale, zero, 0, -WEIGHT_PEAK, WEIGHT_PEAK)
+        """The kernel as it will be stored, in float."""
+        return self.codes() * self.scale[:, None, None, None]
 
     def summed(self, x: Tensor) -> Tensor:
         """Before the ReLU."""
@@ -92,22 +73,28 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`(n, 96, 64)` log-mel patches to `(n, 1024)`."""
+    """`(n, 96, 64)` log-mel patches to `(n, 1024)`.
 
-    def __init__(self, layers: list[Layer], spread: Tensor) -> None:
+    Args:
+        layers: The convolutions.
+        spread: `(out,)` what the last one's channels are multiplied by.
+        places: `(out,)` which of the 1024 numbers they are; the others are 0.
+    """
+
+    def __init__(self, layers: list[Layer], spread: Tensor, places: Tensor) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.register_buffer("spread", spread)
+        self.spread, self.places = spread, places
 
+    @torch.no_grad()
     def forward(self, log_mel: Tensor) -> Tensor:
         """The embedding."""
         x = log_mel[:, None]
-        with torch.no_grad():
-            for layer in self.layers[:FLOAT_LAYERS]:
-                x = layer(x)
-        for layer in self.layers[FLOAT_LAYERS:]:
+        for layer in self.layers:
             x = layer(x)
-        return x.mean(dim=(2, 3)) * self.spread
+        embedding = torch.zeros(len(x), FULL_WIDTHS[-1])
+        embedding[:, self.places] = x.mean(dim=(2, 3)) * self.spread
+        return embedding
 
     def quantize(self, *, on: bool = True) -> None:
         """From now on round, or don't."""
@@ -115,15 +102,17 @@ class Encoder(nn.Module):
             layer.is_quantized = on
 
 
+def grid(rows: Tensor) -> Tensor:
+    """The finest steps `(out,)` by which `rows (out, in)` fit 8 bits, and any two of one sign in a quad fit `PAIR_PEAK`."""
+    quads = functional.pad(rows, (0, -rows.shape[1] % QUAD)).reshape(len(rows), -1, QUAD)
+    pairs = torch.stack([(sign * quads).clamp_min(0).topk(2).values.sum(dim=-1) for sign in (1, -1)])
+    return torch.maximum(rows.abs().amax(dim=1) / WEIGHT_PEAK, pairs.amax(dim=(0, 2)) / PAIR_PEAK).clamp_min(1e-8)
+
+
 def from_convolutions(convolutions: list[Convolution]) -> Encoder:
     """The teacher: the folded upstream layers as they are."""
     pairs = [(torch.from_numpy(layer.kernel.copy()), torch.from_numpy(layer.bias.copy())) for layer in convolutions]
-    return Encoder([Layer(kernel, bias, at) for at, (kernel, bias) in enumerate(pairs)], torch.ones(len(pairs[-1][1])))
-
-
-def empty(shape: Shape) -> Encoder:
-    """A student to load weights into."""
-    kernels = [torch.zeros(shape.kernel(at)) for at in range(LAYERS)]
+    outputs = len(pairs[-1][1])
     return Encoder(
-        [Layer(kernel, torch.zeros(len(kernel)), at) for at, kernel in enumerate(kernels)], torch.ones(len(kernels[-1]))
+        [Layer(kernel, bias, at) for at, (kernel, bias) in enumerate(pairs)], torch.ones(outputs), torch.arange(outputs)
     )

@@ -3,7 +3,8 @@
 A channel of a pointwise layer's output is also a channel of the depthwise layer behind it and an input of the next pointwise one.
 From the last layer to the first, inputs are taken away one by one, always the one whose loss the others can best make up for
 (optimal brain surgeon on the layer's least-squares problem). Then, from the first to the last, each pointwise layer is solved anew
-on what the pruned layers before it really give, to meet the teacher's sums in the channels that are kept.
+on what the pruned and rounded layers before it really give, to meet the teacher's sums in the channels that are kept: where inputs
+went, all its weights; everywhere, what rounding its weights one after another leaves to those that come after.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from student.network import FLOAT_LAYERS, FULL_WIDTHS, WEIGHT_PEAK, Encoder, Layer
+from student.network import FLOAT_LAYERS, PAIR_PEAK, QUAD, WEIGHT_PEAK, Encoder, Layer, grid
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -24,8 +25,9 @@ Order = npt.NDArray[np.int64]
 
 ROWS = 60_000
 """Positions that a layer's least-squares problem is made of."""
-RIDGE = 1e-4
-PEAK_SHARE = 0.99
+KEEP_RIDGE, FIT_RIDGE = 1e-4, 1e-2
+"""Shares of the inputs' mean power: a layer is drawn towards its weights as they are the more, the less the positions say."""
+PEAK_SHARE, QUIET_SHARE = 0.99, 0.03
 """A channel's range is made of this percentile of its values; `network.ACTIVATION_RANGE` times it can be held."""
 
 
@@ -40,7 +42,7 @@ def keep(gram: Doubles, kernel: Doubles, width: int) -> Order:
     Returns:
         Those inputs, ascending.
     """
-    inverse = np.linalg.inv(gram + RIDGE * np.diag(gram).mean() * np.eye(len(gram)))
+    inverse = np.linalg.inv(gram + KEEP_RIDGE * np.diag(gram).mean() * np.eye(len(gram)))
     kernel = kernel.copy()
     alive = np.full(len(gram), True)
     for _ in range(len(gram) - 1 - width):
@@ -91,7 +93,7 @@ class Problem:
 
 @torch.no_grad()
 def choose(teacher: Encoder, log_mel: Tensor, widths: tuple[int, ...]) -> list[Order]:
-    """Which channels stay, for each of `widths`."""
+    """Which channels stay, for each of `widths`; of the outputs, all that sounds reach."""
     problems = []
     x = log_mel[:, None]
     for layer in teacher.layers:
@@ -100,7 +102,7 @@ def choose(teacher: Encoder, log_mel: Tensor, widths: tuple[int, ...]) -> list[O
             problem = Problem.of(x, sums)
             problems.append((problem.moments(problem.rows), problem.spread))
         x = functional.relu(sums)
-    kept = [np.arange(FULL_WIDTHS[-1])]
+    kept = [heard_outputs(x)]
     for at in range(len(problems) - 1, -1, -1):
         layer = teacher.layers[2 * at + 2]
         gram, spread = problems[at]
@@ -131,52 +133,71 @@ def prune(teacher: Encoder, kept: list[Order], log_mel: Tensor) -> Encoder:
         made = Layer(start / ranges[:, None, None, None], layer.bias[chosen] / ranges, at)
         made.is_quantized = True
         if at >= FLOAT_LAYERS:
-            _fit(made, ours, wanted[:, chosen] / ranges[:, None, None])
+            _fit(made, ours, wanted[:, chosen] / ranges[:, None, None], lost_inputs=start.shape[1] < layer.kernel.shape[1])
         ours = made(ours)
         student.append(made)
-    return Encoder(student, ranges)
+    return Encoder(student, ranges, teacher.places[torch.from_numpy(kept[-1])])
+
+
+def _peaks(x: Tensor) -> Tensor:
+    rows = _positions(x)
+    return torch.topk(rows, max(1, round(len(rows) * (1 - PEAK_SHARE))), dim=0).values[-1]
 
 
 def usual_peaks(x: Tensor) -> Tensor:
     """`(channels,)`: a high percentile of each channel of `(n, channels, h, w)`."""
-    rows = _positions(x)
-    peaks = torch.topk(rows, max(1, round(len(rows) * (1 - PEAK_SHARE))), dim=0).values[-1]
-    return peaks.clamp_min(0.03 * float(peaks.mean()))
+    peaks = _peaks(x)
+    return peaks.clamp_min(QUIET_SHARE * float(peaks.mean()))
 
 
-def _fit(layer: Layer, x: Tensor, wanted: Tensor) -> None:
-    """Weighted least squares, drawn towards the weights as they are where the data say nothing; then rounded."""
+def heard_outputs(x: Tensor) -> Order:
+    """The channels of `(n, channels, h, w)` that sounds reach: a third of YAMNet's outputs answer to digital silence alone.
+
+    In float32 they are 0 for any sound. Rounded, they are a little noise, and whoever divides by their spread makes it a lot.
+    """
+    peaks = _peaks(x)
+    return torch.nonzero(peaks >= QUIET_SHARE * peaks.mean()).flatten().numpy()
+
+
+def _fit(layer: Layer, x: Tensor, wanted: Tensor, *, lost_inputs: bool) -> None:
+    """Round, each weight making up for those before it; solve anew first only where inputs went: all else is right as it is."""
     if layer.is_depthwise:
-        problem = Problem.of(wanted, layer.summed(x))
-        missed = problem.rows[:, :-1] - problem.sums
-        layer.bias += torch.from_numpy(np.average(missed, axis=0, weights=problem.weights).astype(np.float32))
         return
     problem = Problem.of(x, wanted)
-    start = torch.cat([layer.kernel[:, :, 0, 0], layer.bias[:, None]], dim=1).numpy().T.astype(np.float64)
+    kernel = torch.cat([layer.kernel[:, :, 0, 0], layer.bias[:, None]], dim=1).numpy().T.astype(np.float64)
     gram = problem.moments(problem.rows)
-    gram += RIDGE * np.diag(gram).mean() * np.eye(len(gram))
-    moment = problem.moments(problem.sums - problem.rows @ start.astype(np.float32))
-    solved = start + np.linalg.solve(gram, moment)
-    _write(layer, solved)
+    gram += FIT_RIDGE * np.diag(gram).mean() * np.eye(len(gram))
+    if lost_inputs:
+        kernel += np.linalg.solve(gram, problem.moments(problem.sums - problem.rows @ kernel.astype(np.float32)))
+    _write(layer, kernel)
     layer.set_scale()
-    _write(layer, round_in_turn(gram, solved))
+    _write(layer, round_in_turn(gram, kernel))
 
 
 def _write(layer: Layer, solved: Doubles) -> None:
     """`solved (in + 1, out)` into the layer."""
     rows = np.ascontiguousarray(solved.T, dtype=np.float32)
-    layer.kernel.copy_(torch.from_numpy(rows[:, :-1].copy())[:, :, None, None])
-    layer.bias.copy_(torch.from_numpy(rows[:, -1].copy()))
+    layer.kernel = torch.from_numpy(rows[:, :-1].copy())[:, :, None, None]
+    layer.bias = torch.from_numpy(rows[:, -1].copy())
 
 
 def round_in_turn(gram: Doubles, kernel: Doubles) -> Doubles:
-    """`kernel (in + 1, out)` with all rows but the last on each output's grid, one after another, those after it making up for it."""
+    """`kernel (in + 1, out)` with all rows but the last on each output's grid, one after another, those after it making up for it.
+
+    Optimal brain compression (Frantar, Singh, Alistarh 2022) in the form of GPTQ (Frantar et al. 2022), with the sums of two weights
+    of a quad bounded as `network.grid` has it.
+    """
     kernel = kernel.copy()
-    step = np.maximum(np.abs(kernel[:-1]).max(axis=0), 1e-8) / WEIGHT_PEAK
+    step = grid(torch.from_numpy(np.ascontiguousarray(kernel[:-1].T))).numpy()
     factor = np.linalg.cholesky(np.linalg.inv(gram)).T
+    largest = np.zeros((2, len(step)))
     for at in range(len(gram) - 1):
-        rounded = np.clip(np.rint(kernel[at] / step), -WEIGHT_PEAK, WEIGHT_PEAK) * step
-        missed = (kernel[at] - rounded) / factor[at, at]
+        if at % QUAD == 0:
+            largest[:] = 0
+        highest, lowest = np.minimum(WEIGHT_PEAK, PAIR_PEAK - largest)
+        code = np.clip(np.rint(kernel[at] / step), -lowest, highest)
+        largest = np.maximum(largest, (code, -code))
+        missed = (kernel[at] - code * step) / factor[at, at]
         kernel[at + 1 :] -= np.outer(factor[at, at + 1 :], missed)
-        kernel[at] = rounded
+        kernel[at] = code * step
     return kernel

@@ -1,7 +1,7 @@
 """The audio encoder against torch's float32 run of the upstream checkpoint, frozen in tests/vectors/audio_encoder.npz.
 
 Made by ``scripts/build_base_model.py --vectors``: eight synthesized sounds through the layers as published (batch norm not
-folded, padding spelt out), so folding, padding, quantization and the runtime are all under test here.
+folded, padding spelt out), so folding, padding, pruning, quantization and the runtime are all under test here.
 """
 
 import dataclasses
@@ -26,6 +26,8 @@ from earmark_shared.errors import ModelError, SettingsError
 
 BASE = Path(bundle_module.__file__).with_name("base")
 VECTORS = Path(__file__).parents[1] / "vectors" / "audio_encoder.npz"
+LEAST_ALIKE = 0.85
+"""Cosine of a sound's embedding to upstream's: a rising tone (.86) and clicks (.88) lose most."""
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +58,27 @@ def cosine(one, other):
     return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
 
 
-def test_int8_weights_agree_with_float32(encoder, reference):
+def test_the_pruned_encoder_agrees_with_the_one_it_was_pruned_from(encoder, reference):
+    """Benchmarks say what that is worth on real sound; here folding, padding, pruning and the runtime are held against upstream.
+
+    The last sound is near silence, to which upstream answers tenfold as loud as to any other, with outputs that are pruned.
+    """
     log_mel, embedding = reference
     found = encoder.encode(log_mel)
-    assert cosine(found, embedding).min() >= 0.99
+    alike = cosine(found, embedding)[:-1]
+    assert alike.min() >= LEAST_ALIKE
+    assert alike.mean() >= 0.94
     length = np.linalg.norm(found, axis=1) / np.linalg.norm(embedding, axis=1)
-    assert np.abs(length - 1).max() < 0.05
+    assert np.abs(length[:-1] - 1).max() < 0.2
+    heard = (found != 0).any(axis=0)
+    assert cosine(found[:, heard], embedding[:, heard]).min() >= LEAST_ALIKE
 
 
 def test_control_a_shifted_patch_does_not_agree(encoder, reference):
     log_mel, embedding = reference
     turned = np.ascontiguousarray(log_mel.transpose(0, 2, 1)).reshape(log_mel.shape)
-    assert cosine(encoder.encode(turned), embedding).max() < 0.99
-    assert cosine(encoder.encode(log_mel), np.roll(embedding, 1, axis=0)).max() < 0.99
+    assert cosine(encoder.encode(turned), embedding).max() < LEAST_ALIKE - 0.1
+    assert cosine(encoder.encode(log_mel), np.roll(embedding, 1, axis=0)).max() < LEAST_ALIKE - 0.1
 
 
 def test_shape_and_type(encoder, reference):

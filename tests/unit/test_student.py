@@ -8,12 +8,14 @@ import onnxruntime
 import pytest
 
 from earmark_client.audio.features import FeatureExtractor
+from earmark_client.library import BASE_MODEL
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from student import sounds as student_sounds
 from student.mixing import Mixer
 from student.sounds import STORED_SCALE, MelFrames, Sounds, recordings
 
+OUTPUTS = 682
 WIDTHS = (8, 16, 16, 16, 24, 24, 32, 32, 32, 32, 32, 32, 48, 1024)
 
 
@@ -86,14 +88,16 @@ def test_a_channel_that_others_make_up_for_goes_first():
     assert np.allclose(rows[:, [*kept, 6]] @ found, rows @ kernel)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_integers_are_summed_exactly(sign):
-    """Two products of 255 and 63 fit 16 bits, which is all that AVX2's fastest instruction has for them."""
+@pytest.mark.parametrize("quad", [(64, 64, 64, 64), (127, 1, -127, -1), (-64, -64, 127, 0)])
+def test_the_largest_integers_are_summed_exactly(quad):
+    """Two products of 255 and weights of one sign that sum to 128 fit 16 bits, all that AVX2's fastest instruction has for them."""
     from onnx import TensorProto, helper, numpy_helper
 
-    constants = [("one", np.float32(1)), ("zero", np.uint8(0)), ("kernel", np.full((16, 512, 1, 1), 63 * sign, np.int8))]
-    constants += [("none", np.zeros(16, np.int8)), ("fine", np.full(16, 1 / (2.0 * 255 * 63 * 512 / 200), np.float32))]
-    constants += [("bias", np.full(16, 255 * 63 * 512 * (1 - sign), np.int32))]
+    kernel = np.tile(np.array(quad, np.int8), 128)[None, :, None, None].repeat(16, axis=0)
+    total, bias = 255 * int(kernel[0].astype(np.int64).sum()), 255 * 64 * 512
+    constants = [("one", np.float32(1)), ("zero", np.uint8(0)), ("kernel", kernel)]
+    constants += [("none", np.zeros(16, np.int8)), ("fine", np.full(16, 100 / (total + bias), np.float32))]
+    constants += [("bias", np.full(16, bias, np.int32))]
     node = helper.make_node("QLinearConv", ["x", "one", "zero", "kernel", "fine", "none", "one", "zero", "bias"], ["y"])
     value = [helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in "xy"]
     graph = helper.make_graph([node], "g", value[:1], value[1:], [numpy_helper.from_array(np.array(v), n) for n, v in constants])
@@ -104,18 +108,49 @@ def test_the_largest_integers_are_summed_exactly(sign):
 
 
 def random_student():
-    """A small student with weights of a plausible size, rounding on."""
+    """A small student with weights of a plausible size and every third output gone, rounding on."""
     import torch
-    from student.network import Shape, empty
+    from student.network import Encoder, Layer
 
     torch.manual_seed(0)
-    student = empty(Shape(WIDTHS)).requires_grad_(requires_grad=False)
-    for layer in student.layers:
-        layer.kernel.normal_(0, 1.5 / np.sqrt(layer.kernel[0].numel()))
-        layer.bias.uniform_(0, 0.3)
-        layer.set_scale()
+    layers = []
+    for at in range(27):
+        width = OUTPUTS if at == 26 else WIDTHS[at // 2]
+        inputs = 1 if at == 0 or at % 2 else WIDTHS[at // 2 - 1]
+        size = 3 if at == 0 or at % 2 else 1
+        kernel = torch.randn(width, inputs, size, size) * 1.5 / np.sqrt(inputs * size**2)
+        layers.append(Layer(kernel, torch.rand(width) * 0.3, at))
+    student = Encoder(layers, torch.ones(OUTPUTS), torch.arange(1024)[torch.arange(1024) % 3 > 0])
     student.quantize()
     return student
+
+
+def shipped_student():
+    """What the shipped graph is written from."""
+    from student import stored
+
+    return stored.load(Path(stored.__file__).with_name(stored.FITTED))
+
+
+@pytest.mark.slow
+def test_the_shipped_graph_is_the_fitted_student_to_the_byte():
+    from base_model.graph import to_bytes
+    from student.export import encoder_graph
+
+    assert to_bytes(encoder_graph(shipped_student())) == (BASE_MODEL / "encoder.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_no_two_weights_that_are_added_in_16_bits_overflow_them():
+    from student.network import FLOAT_LAYERS, PAIR_PEAK, QUAD
+
+    for layer in shipped_student().layers[FLOAT_LAYERS:]:
+        rows = layer.codes().flatten(1).numpy()
+        quads = np.pad(rows, ((0, 0), (0, -rows.shape[1] % QUAD))).reshape(len(rows), -1, QUAD)
+        for sign in (1, -1):
+            pairs = np.sort(np.maximum(sign * quads, 0), axis=-1)[..., -2:].sum(axis=-1)
+            assert pairs.max() <= PAIR_PEAK
+        assert np.abs(rows).max() > PAIR_PEAK / 2
 
 
 @pytest.mark.slow
@@ -133,20 +168,22 @@ def test_the_graph_gives_what_training_saw():
     assert found.shape == (8, 1024)
     assert wanted.std() > 0.05
     assert np.abs(found - wanted).mean() < ACTIVATION_STEP / 2
+    assert not found[:, ::3].any()
     student.quantize(on=False)
     assert np.abs(student(torch.from_numpy(log_mel)).numpy() - wanted).mean() > np.abs(found - wanted).mean()
 
 
 @pytest.mark.slow
 def test_weights_rounded_in_turn_make_up_for_each_other():
-    from student.network import WEIGHT_PEAK
+    import torch
+    from student.network import grid
     from student.pruning import round_in_turn
 
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(2000, 32)) @ rng.normal(size=(32, 32))
     rows = np.c_[inputs, np.ones(2000)]
     kernel = rng.normal(size=(33, 8))
-    step = np.abs(kernel[:-1]).max(axis=0) / WEIGHT_PEAK
+    step = grid(torch.from_numpy(kernel[:-1].T.copy())).numpy()
     in_turn = round_in_turn(rows.T @ rows / 2000, kernel)
     alone = np.r_[np.rint(kernel[:-1] / step) * step, kernel[-1:]]
     assert np.allclose(in_turn[:-1] / step, np.rint(in_turn[:-1] / step), atol=1e-6)
@@ -163,7 +200,7 @@ def test_a_pruned_and_rounded_student_is_near_its_teacher_and_a_random_one_is_no
     log_mel = torch.from_numpy(np.random.default_rng(2).normal(-1, 2, (64, 96, 64)).astype(np.float32))
     widths = (8, 14, 16, 14, 22, 24, 30, 32, 30, 32, 30, 32, 44, 1024)
     student = prune(teacher, choose(teacher, log_mel, widths), log_mel)
-    assert tuple(len(layer.bias) for layer in student.layers[::2]) == widths
+    assert tuple(len(layer.bias) for layer in student.layers[:-1:2]) == widths[:-1]
     wanted, found = (encoder(log_mel).detach().numpy() for encoder in (teacher, student))
     left = np.square(found - wanted).mean() / wanted.var(axis=0).mean()
     shuffled = np.square(found[::-1] - wanted).mean() / wanted.var(axis=0).mean()
