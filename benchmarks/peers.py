@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import librosa
@@ -78,9 +79,9 @@ def _step(node: onnx.NodeProto, weights: Arrays, *, rounds: bool) -> tuple[str, 
 MOVES: dict[str, Callable[..., Values]] = {
     "DequantizeLinear": lambda _: lambda values: values,
     "Flatten": lambda: lambda values: values.flatten(1),
-    "Gather": lambda places: lambda values: values[:, torch.tensor(places)],
+    "Gather": lambda places: partial(torch.index_select, dim=1, index=torch.tensor(places)),
     "GlobalAveragePool": lambda: lambda values: values.mean(dim=(2, 3), keepdim=True),
-    "Mul": lambda factor: lambda values: values * torch.tensor(factor),
+    "Mul": lambda factor: torch.tensor(factor).mul,
     "Pad": lambda lengths: lambda values: torch.nn.functional.pad(values, (0, int(lengths[-1]))),
     "Relu": lambda: torch.relu,
     "Unsqueeze": lambda axis: lambda values: values.unsqueeze(int(axis.item())),

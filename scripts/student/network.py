@@ -1,4 +1,4 @@
-"""The encoder as a torch module: YAMNet's layout at any widths, in float32 or as its integer kernels compute it.
+"""The encoder in torch: YAMNet's layout at any widths, in float32 or as its integer kernels compute it.
 
 Kernels get one scale per output channel and 8 bits, but no two weights of one sign that AVX2's fastest instruction may add (it has
 16 bits for two products) are more than 128 together; activations get 8 bits and one fixed range, which also is the ReLU: what is
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from base_model.audio_graph import STRIDES
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -30,11 +30,10 @@ ACTIVATION_RANGE = 4.0
 ACTIVATION_STEP = ACTIVATION_RANGE / ACTIVATION_PEAK
 
 
-class Layer(nn.Module):
+class Layer:
     """One convolution and its ReLU."""
 
     def __init__(self, kernel: Tensor, bias: Tensor, at: int) -> None:
-        super().__init__()
         self.kernel, self.bias = kernel, bias
         self.stride, self.is_depthwise = STRIDES[at], at % 2 == 1
         self.rounds_kernel, self.rounds_output = at >= FLOAT_LAYERS, FLOAT_LAYERS - 1 <= at < FLOAT_TAIL
@@ -64,7 +63,7 @@ class Layer(nn.Module):
             x = functional.pad(x, (0, 1, 0, 1))
         return functional.conv2d(x, kernel, self.bias, self.stride, 0 if self.stride == 2 else size // 2, groups=groups)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """`(n, in, h, w)` to `(n, out, h', w')`, nothing negative; as integers will hold it where it is quantized."""
         sums = self.summed(x)
         if self.is_quantized and self.rounds_output:
@@ -72,7 +71,7 @@ class Layer(nn.Module):
         return functional.relu(sums)
 
 
-class Encoder(nn.Module):
+class Encoder:
     """`(n, 96, 64)` log-mel patches to `(n, 1024)`.
 
     Args:
@@ -82,12 +81,10 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, layers: list[Layer], spread: Tensor, places: Tensor) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers = layers
         self.spread, self.places = spread, places
 
-    @torch.no_grad()
-    def forward(self, log_mel: Tensor) -> Tensor:
+    def __call__(self, log_mel: Tensor) -> Tensor:
         """The embedding."""
         x = log_mel[:, None]
         for layer in self.layers:

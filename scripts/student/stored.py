@@ -20,9 +20,9 @@ def save(student: Encoder, path: Path) -> None:
     """Kernels as whole numbers of their scales (the first layers' in float32), biases, and where the outputs belong."""
     tensors = {"spread": student.spread, "places": student.places.to(torch.int16)}
     for at, layer in enumerate(student.layers):
-        is_float = at < FLOAT_LAYERS
-        tensors[f"kernel_{at:02}"] = layer.kernel if is_float else layer.codes().to(torch.int8)
-        tensors |= {f"bias_{at:02}": layer.bias} if is_float else {f"bias_{at:02}": layer.bias, f"scale_{at:02}": layer.scale}
+        tensors[f"kernel_{at:02}"], tensors[f"bias_{at:02}"] = layer.kernel, layer.bias
+        if at >= FLOAT_LAYERS:
+            tensors[f"kernel_{at:02}"], tensors[f"scale_{at:02}"] = layer.codes().to(torch.int8), layer.scale
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
@@ -31,10 +31,10 @@ def load(path: Path) -> Encoder:
     tensors = load_file(path)
     layers = []
     for at in range(len(STRIDES)):
-        kernel = tensors[f"kernel_{at:02}"]
-        scale = tensors.get(f"scale_{at:02}")
-        layer = Layer(kernel if scale is None else kernel * scale[:, None, None, None], tensors[f"bias_{at:02}"], at)
-        layer.scale = layer.scale if scale is None else scale
+        layer = Layer(tensors[f"kernel_{at:02}"].float(), tensors[f"bias_{at:02}"], at)
+        if at >= FLOAT_LAYERS:
+            layer.scale = tensors[f"scale_{at:02}"]
+            layer.kernel = layer.kernel * layer.scale[:, None, None, None]
         layers.append(layer)
     student = Encoder(layers, tensors["spread"], tensors["places"].long())
     student.quantize()
