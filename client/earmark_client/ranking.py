@@ -34,7 +34,7 @@ __all__ = [
 
 BEST_SEGMENTS = 3
 """A clip's score is the mean of its best three segments': one loud frame is not enough, and a long clip keeps its moments."""
-CENTROID_SHARE = 0.5
+CENTROID_SHARE = 0.4
 """How much two clips' mean directions count when they are compared; the rest is their segments' best matches."""
 
 

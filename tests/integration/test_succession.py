@@ -204,7 +204,7 @@ def test_a_model_that_hears_otherwise_hears_the_clips_again(sounds, tmp_path):
         assert not library.is_outdated
 
 
-@pytest.mark.parametrize("array", ["output_mean", "output_axes", "multi_spread", "sound_shares"])
+@pytest.mark.parametrize("array", ["output_mean", "output_axes", "classes_axes", "multi_spread", "sound_shares", "class_bias"])
 def test_other_sound_vectors_are_not_taken_for_the_same(tmp_path, array):
     changed = Model(Bundle.load(change_head(BASE_MODEL, tmp_path / "model", array=array)))
     assert not succession.hear_alike(changed, Model(Bundle.load(BASE_MODEL)))

@@ -72,8 +72,8 @@ def class_arrays(classes, seed):
     }
 
 
-def change_head(folder, place, *, array="class_bias", by=0.3):
-    """A copy of the shipped model, in `place`, with one of its head's arrays changed: "class_bias" hears alike, "multi_mean" doesn't."""
+def change_head(folder, place, *, array="class_spread", by=0.3):
+    """A copy of the shipped model, in `place`, with one of its head's arrays changed: "class_spread" hears alike, "multi_mean" doesn't."""
     import hashlib
     import shutil
 

@@ -159,6 +159,28 @@ def test_sound_parts_get_their_shares(labeler):
     np.testing.assert_allclose(np.sum(sound[:, 6:] ** 2, axis=1), 0.15, atol=1e-5)
 
 
+def test_class_probabilities_are_a_part_where_the_head_has_one(monkeypatch):
+    monkeypatch.setattr(module, "TextEncoder", MadeUpSentences)
+    generator = np.random.default_rng(3)
+    arrays = made_up_arrays() | {
+        "classes_mean": generator.uniform(0, 1, CLASSES).astype(np.float32),
+        "classes_spread": generator.uniform(0.5, 1, CLASSES).astype(np.float32),
+        "classes_axes": generator.normal(size=(CLASSES, 3)).astype(np.float16),
+        "output_roots": np.array([2], np.int32),
+        "sound_shares": np.array([0.6, 0.25, 0.15], np.float32),
+    }
+    labeler = Labeler(made_up_bundle(arrays))
+    output, multi = sounds(5)
+    full = {name: array.astype(np.float64) for name, array in arrays.items()}
+    logits = output @ (full["class_codes"] * full["class_scale"]) + full["class_bias"]
+    inputs = {"output": output**0.25, "classes": np.sqrt(1 / (1 + np.exp(-logits))), "multi": multi[:, 5:13]}
+    wanted = []
+    for (part, values), share in zip(inputs.items(), full["sound_shares"], strict=True):
+        piece = (values - full[f"{part}_mean"]) / full[f"{part}_spread"] @ full[f"{part}_axes"]
+        wanted.append(piece / np.linalg.norm(piece, axis=1, keepdims=True) * np.sqrt(share))
+    np.testing.assert_allclose(labeler.describe(output, multi).sound, np.concatenate(wanted, axis=1), atol=1e-4)
+
+
 def test_a_silent_output_has_finite_vectors(labeler):
     vectors = labeler.describe(np.zeros((1, OUTPUT), np.float32), np.zeros((1, MULTI), np.float32))
     assert all(np.isfinite(part).all() for part in (vectors.text, vectors.strength, vectors.sound))

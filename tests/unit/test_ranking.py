@@ -97,7 +97,7 @@ def test_example_scores_are_centroids_and_best_matches():
         clip = sound[begin:end]
         likeness = clip @ query.T
         directions = [rows.sum(0) / np.linalg.norm(rows.sum(0)) for rows in (clip, query)]
-        expected.append(0.5 * directions[0] @ directions[1] + 0.25 * likeness.max(0).mean() + 0.25 * likeness.max(1).mean())
+        expected.append(0.4 * directions[0] @ directions[1] + 0.3 * likeness.max(0).mean() + 0.3 * likeness.max(1).mean())
     np.testing.assert_allclose(ranking.example_scores(query, sound, offsets), expected, atol=1e-6)
 
 

@@ -21,6 +21,9 @@ Codes = npt.NDArray[np.int8]
 
 HIGHEST_CODE = 127
 PRODUCT_ROWS = 8
+PARTS = "output", "classes", "multi"
+"""What a sound vector is made of, in this order: the encoder's output, class probabilities, multi-scale features. Heads that were
+made before 2026-11-28 have no `classes` and no `output_roots`; they still open, for a library may be searched by one."""
 
 
 def quantize_output(encoder_output: Floats) -> tuple[Codes, Floats]:
@@ -84,8 +87,10 @@ class Head:
             self._phrases = full["phrase_codes"] * full["phrase_scale"][:, None]
             self._phrase_starts = arrays["phrase_starts"].astype(np.int64)
             self._sharpness = float(full["sharpness"][0])
-            self._parts = [{key: full[f"{part}_{key}"] for key in ("mean", "spread", "axes")} for part in ("output", "multi")]
+            known = [part for part in PARTS if f"{part}_axes" in full or part != "classes"]
+            self._parts = {part: {key: full[f"{part}_{key}"] for key in ("mean", "spread", "axes")} for part in known}
             self._multi_start = int(full["multi_start"][0])
+            self._roots = int(full["output_roots"][0]) if "output_roots" in full else 1
             self._shares = np.sqrt(full["sound_shares"])
         except KeyError as error:
             raise ModelError(f"The model's head has no {error.args[0]!r}.") from error
@@ -98,16 +103,20 @@ class Head:
     @property
     def sound_dim(self) -> int:
         """Length of a sound vector."""
-        return sum(part["axes"].shape[1] for part in self._parts)
+        return sum(part["axes"].shape[1] for part in self._parts.values())
 
     def describe(self, encoder_output: Floats, multi_scale: Floats) -> Vectors:
         """Encoder output `(n, dim)` and multi-scale features `(n, F)` of n segments -> what they keep."""
         output = np.asarray(encoder_output, np.float32)
-        return Vectors(*self.describe_text(output), self._describe_sound(output, multi_scale))
+        classes = self.class_probabilities(output)
+        return Vectors(*self._fold_classes(classes), self._describe_sound(output, classes, multi_scale))
 
     def describe_text(self, encoder_output: Floats) -> tuple[Floats, Floats]:
         """Encoder output `(n, dim)` -> unit text vectors `(n, text_dim)` and strengths `(n,)`."""
-        folded = in_groups(self.class_probabilities(encoder_output), self._fold)
+        return self._fold_classes(self.class_probabilities(encoder_output))
+
+    def _fold_classes(self, classes: Floats) -> tuple[Floats, Floats]:
+        folded = in_groups(classes, self._fold)
         strength: Floats = np.sqrt(in_rows(folded * folded))
         text = np.asarray(folded / np.maximum(strength, np.float32(1e-12))[:, None], np.float32)
         return text, strength
@@ -115,21 +124,25 @@ class Head:
     @property
     def sound_arrays(self) -> list[Floats]:
         """All that sound vectors are made with, in a fixed order: where they are the same, so are the vectors."""
-        parts = [part[key] for part in self._parts for key in sorted(part)]
-        return [*parts, self._shares, np.array([self._multi_start], np.float32)]
+        parts = [part[key] for part in self._parts.values() for key in sorted(part)]
+        classes = [self._kernel, self._bias] if "classes" in self._parts else []
+        return [*parts, *classes, self._shares, np.array([self._multi_start, self._roots], np.float32)]
 
     def class_probabilities(self, encoder_output: Floats) -> Floats:
         """Encoder output `(n, dim)` -> `(n, classes)` in [0, 1]."""
         logits = in_groups(encoder_output, self._kernel) + self._bias
         return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
 
-    def _describe_sound(self, encoder_output: Floats, multi_scale: Floats) -> Floats:
-        """Two parts, each of unit length before it gets its share; square roots tame the encoder's few loud outputs."""
-        stop = self._multi_start + len(self._parts[1]["mean"])
-        inputs = (np.sqrt(np.maximum(encoder_output, 0)), multi_scale[:, self._multi_start : stop])
+    def _describe_sound(self, encoder_output: Floats, classes: Floats, multi_scale: Floats) -> Floats:
+        """Parts, each of unit length before it gets its share; roots tame the encoder's few loud outputs and the classes' few sure ones."""
+        rooted = np.maximum(encoder_output, 0)
+        for _ in range(self._roots):
+            rooted = np.sqrt(rooted)
+        stop = self._multi_start + len(self._parts["multi"]["mean"])
+        inputs = {"output": rooted, "classes": np.sqrt(classes), "multi": multi_scale[:, self._multi_start : stop]}
         pieces = []
-        for values, part, share in zip(inputs, self._parts, self._shares, strict=True):
-            piece = in_groups(((values - part["mean"]) / part["spread"]).astype(np.float32), part["axes"])
+        for (name, part), share in zip(self._parts.items(), self._shares, strict=True):
+            piece = in_groups(((inputs[name] - part["mean"]) / part["spread"]).astype(np.float32), part["axes"])
             length = np.maximum(np.sqrt(in_rows(piece * piece)), np.float32(1e-12))
             pieces.append(piece * np.asarray(share / length, np.float32)[:, None])
         return np.concatenate(pieces, axis=1)
