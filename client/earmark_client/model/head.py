@@ -87,7 +87,7 @@ class Head:
             self._phrases = full["phrase_codes"] * full["phrase_scale"][:, None]
             self._phrase_starts = arrays["phrase_starts"].astype(np.int64)
             self._sharpness = float(full["sharpness"][0])
-            known = [part for part in PARTS if f"{part}_axes" in full or part != "classes"]
+            known = [part for part in PARTS if part != "classes" or "classes_axes" in full]
             self._parts = {part: {key: full[f"{part}_{key}"] for key in ("mean", "spread", "axes")} for part in known}
             self._multi_start = int(full["multi_start"][0])
             self._roots = int(full["output_roots"][0]) if "output_roots" in full else 1
