@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from head_calibration import calibrate, understand
 from safetensors.numpy import save_file
 
 from earmark_client import ranking
@@ -15,9 +16,7 @@ from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
-from earmark_client.model.head import Head, Vectors, mean_direction
-from earmark_client.model.labeler import query_phrases
-from earmark_client.model.text import TextEncoder
+from earmark_client.model.head import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,9 +42,8 @@ MULTI_SHARE = 0.1
 """Share of the multi-scale features in a sound vector: more helps spoken words, and from here on hurts other sounds."""
 MULTI_WHITENING = 0.25
 """Power of its variance that each multi-scale axis is divided by."""
-DISTRACTORS = ("instrument", "weapon_impact", "interface", "creature", "human")
-WORD_WEIGHT, THRESHOLD = 0.9, 0.5
-TRIALS_SEED = 20261122
+BACKGROUND_SHARE = 0.1
+"""Share of public recordings that exceed a class's background: of .02 to .25, those up to .15 do about as well on labels left out."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,14 @@ def heard(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64]) -
     }
 
 
+def background(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64]) -> Floats:
+    """`(classes,)` the evidence that `BACKGROUND_SHARE` of `clips` exceed for each class."""
+    rows, offsets = sounds.pick(clips)
+    scores = [ranking.clip_scores(column, offsets) for column in np.ascontiguousarray(probabilities[rows].T)]
+    reached: Floats = np.quantile(np.stack(scores), 1 - BACKGROUND_SHARE, axis=1).astype(np.float32)
+    return reached
+
+
 def fold_arrays(probabilities: Floats, names: Floats) -> Arrays:
     """The matrix that folds class probabilities into the sentence model's dimension.
 
@@ -166,93 +172,6 @@ def fold_arrays(probabilities: Floats, names: Floats) -> Arrays:
     kept = directions[:, -TEXT_DIM:].T
     left, _, right = np.linalg.svd(names.T.astype(np.float64) @ kept.T)
     return {"fold": (left @ right @ kept).astype(np.float16), "class_spread": spread.astype(np.float32)}
-
-
-def fit_logistic(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], ridge: float = 1e-2) -> list[float]:
-    """Weights and offset of a logistic regression, by Newton's method; yes and no count equally, however many there are."""
-    rows = np.c_[inputs, np.ones(len(inputs))]
-    counts = np.where(wanted > 0, 0.5 / np.mean(wanted > 0), 0.5 / np.mean(wanted == 0))
-    weights = np.zeros(rows.shape[1])
-    penalty = ridge * np.diag([1.0] * (rows.shape[1] - 1) + [0.0])
-    for _ in range(100):
-        expected = 1 / (1 + np.exp(-rows @ weights))
-        slope = rows.T @ (counts * (expected - wanted)) / len(rows) + penalty @ weights
-        curvature = (rows * (counts * expected * (1 - expected))[:, None]).T @ rows / len(rows) + penalty
-        weights -= np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), slope)
-    return [round(float(weight), 4) for weight in weights]
-
-
-def libraries(sounds: Sounds) -> Iterator[npt.NDArray[np.int64]]:
-    """Clips of make-believe libraries: each fold alone, and among 150 other sounds."""
-    generator = np.random.default_rng(TRIALS_SEED)
-    others = np.flatnonzero(np.isin(sounds.part, DISTRACTORS))
-    for fold in sorted({part for part in sounds.part if part.startswith("fold")}):
-        clips = np.flatnonzero(sounds.part == fold)
-        yield clips
-        yield np.concatenate((clips, np.sort(generator.choice(others, 150, replace=False))))
-
-
-def text_trials(
-    sounds: Sounds, vectors: Vectors, queries: list[tuple[str, Floats, float]]
-) -> Iterator[tuple[float, float, bool]]:
-    """(raw, similarity, is right) of the best right and the best wrong clip, for each library and query."""
-    for clips in libraries(sounds):
-        rows, offsets = sounds.pick(clips)
-        for label, vector, similarity in queries:
-            raw = ranking.clip_scores(ranking.segment_scores(vectors.text[rows], vectors.strength[rows], vector), offsets)
-            right = sounds.label[clips] == label
-            yield float(raw[~right].max()), similarity, False
-            if right.any():
-                yield float(raw[right].max()), similarity, True
-
-
-def example_trials(sounds: Sounds, vectors: Vectors) -> Iterator[tuple[float, bool]]:
-    """(raw, is right) of the best clip with the example's label and of the best without; never the example's own group."""
-    for clips in libraries(sounds):
-        rows, offsets = sounds.pick(clips)
-        sound = vectors.sound[rows]
-        for place in np.flatnonzero(np.char.startswith(sounds.part[clips], "fold")):
-            raw = ranking.example_scores(sound[offsets[place] : offsets[place + 1]], sound, offsets)
-            foreign = sounds.group[clips] != sounds.group[clips[place]]
-            right = sounds.label[clips] == sounds.label[clips[place]]
-            yield float(raw[foreign & ~right].max()), False
-            if (foreign & right).any():
-                yield float(raw[foreign & right].max()), True
-
-
-def understand(base_dir: Path, head: Head, data_dir: Path, folder: Path) -> list[tuple[str, Floats, float]]:
-    """Label ("" for none), query vector and similarity of all calibration queries."""
-    from build_head import QUERY_TEMPLATES
-
-    known = json.loads((data_dir / "esc10" / "queries.json").read_text(encoding="utf-8"))
-    asked = [(label, text) for label, texts in known.items() for text in (*texts["seen"] * 3, *texts["reworded"])]
-    asked += [
-        ("", line) for line in (folder / "not_sounds.txt").read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
-    ]
-    sentences = TextEncoder(Bundle.load(base_dir))
-    result = []
-    for label, text in asked:
-        weights, similarity = head.weigh_classes(mean_direction(sentences.encode(query_phrases(text, QUERY_TEMPLATES))))
-        result.append((label, head.fold_query(weights), similarity))
-    return result
-
-
-def calibrate(sounds: Sounds, vectors: Vectors, queries: list[tuple[str, Floats, float]]) -> dict[str, float]:
-    """The constants of `ranking.Calibration`."""
-    raw, similarity, right = (np.array(column, np.float64) for column in zip(*text_trials(sounds, vectors, queries), strict=True))
-    inside = np.clip(raw, 1e-3, 1 - 1e-3)
-    text = fit_logistic(np.c_[np.log(inside / (1 - inside)), similarity], right)
-    likeness, alike = (np.array(column, np.float64) for column in zip(*example_trials(sounds, vectors), strict=True))
-    example = fit_logistic(likeness[:, None], alike, ridge=1e-4)
-    return {
-        "text_slope": text[0],
-        "text_similarity": text[1],
-        "text_offset": text[2],
-        "example_slope": example[0],
-        "example_offset": example[1],
-        "word_weight": WORD_WEIGHT,
-        "threshold": THRESHOLD,
-    }
 
 
 def fit(base_dir: Path, data_dir: Path, arrays: Arrays, names: Floats, folder: Path) -> None:
@@ -271,6 +190,7 @@ def fit(base_dir: Path, data_dir: Path, arrays: Arrays, names: Floats, folder: P
     fitted["output_roots"] = np.array([OUTPUT_ROOTS], np.int32)
     rest = 1 - MULTI_SHARE
     fitted["sound_shares"] = np.array([rest * (1 - CLASS_SHARE), rest * CLASS_SHARE, MULTI_SHARE], np.float32)
+    fitted["class_background"] = background(sounds, probabilities, np.flatnonzero(~is_esc10))
     fitted |= fold_arrays(probabilities, names)
     save_file(dict(sorted(fitted.items())), folder / "fitted.safetensors")
     # Likeness is calibrated on ESC-10 with axes that know nothing of it: with the shipped ones it would look too good there.

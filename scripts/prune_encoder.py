@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 448, 512, 1024)
 """Output channels: all where the middle needs them, fewer where they say nothing (docs/labeler.md)."""
-PATCHES = 4096
+PATCHES = 8192
 """Mixtures that the student is fitted on: layers with a thousand inputs need some ten thousand positions, or fit their noise."""
 HELD_CLIPS, HELD_PATCHES = 100, 4
 BATCH = 64

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from earmark_client.model.calibration import Calibration, example_probability, text_probability
+from earmark_client.model.calibration import Calibration, example_probability, query_probability, text_probability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ __all__ = [
     "example_segment_scores",
     "fuse",
     "jaccard",
+    "query_probability",
     "segment_scores",
     "text_probability",
 ]

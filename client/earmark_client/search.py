@@ -173,8 +173,11 @@ def _said(catalogue: Catalogue, target: Target, pool: Pool, curve: Floats) -> Fl
 def _text_evidence(shelf: Shelf, query: TextQuery, pool: Pool, calibration: ranking.Calibration) -> tuple[Floats, Floats]:
     """Probabilities by passage `(passages,)` and by segment `(segments,)`."""
     raw = shelf.text_scores(pool, query.vector)
-    by_passage = ranking.text_probability(ranking.clip_scores(raw, pool.offsets), query.similarity, calibration)
-    return by_passage, ranking.text_probability(raw, query.similarity, calibration)
+    by_passage, along = (
+        ranking.query_probability(evidence, query.similarity, query.background, calibration)
+        for evidence in (ranking.clip_scores(raw, pool.offsets), raw)
+    )
+    return by_passage, along
 
 
 def find_events(catalogue: Catalogue, scored: Scored, *, least: float, join_from: float, limit: int | None) -> list[Event]:

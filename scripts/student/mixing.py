@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from student.sounds import Floats, Sounds
 
 FRAMES, BANDS = 96, 64
-KIND_SHARES = (0.25, 0.5, 0.15, 0.1)
+KIND_SHARES = (0.2375, 0.475, 0.1425, 0.095, 0.05)
 """How often each of `sounds.KINDS` is drawn."""
 CLEAN_SHARE = 0.35
 """Patches that are cut and changed in level, and nothing else."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FULL_WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 """Output channels of the first convolution and of the thirteen pointwise ones."""
-FLOAT_LAYERS, FLOAT_TAIL = 2, 21
+FLOAT_LAYERS, FLOAT_TAIL = 2, 23
 """The first layers stay as they are, in float32: on few input channels ONNX Runtime's float kernels are the faster ones. From
 `FLOAT_TAIL` on, only kernels are rounded: there values differ most in size, and a layer has few places to compute (docs/labeler.md)."""
 WEIGHT_PEAK, PAIR_PEAK, ACTIVATION_PEAK = 127, 128, 255

@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Order = npt.NDArray[np.int64]
 
-ROWS = 60_000
+ROWS = 120_000
 """Positions that a layer's least-squares problem is made of."""
 KEEP_RIDGE, FIT_RIDGE = 1e-4, 1e-2
 """Shares of the inputs' mean power: a layer is drawn towards its weights as they are the more, the less the positions say."""

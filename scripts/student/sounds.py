@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +15,10 @@ import numpy.typing as npt
 
 from earmark_client.audio import spectral
 from earmark_client.audio.features import MelSpec, ShortTimeSpectrum
+from student.tones import COUNT, tones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,7 +27,8 @@ HELD_FOLD = "5"
 HELD_PACKAGES = ("freedoom", "lincity-ng-data", "minetest-data", "searchandrescue-data", "tuxmath-data", "oxygen-sounds")
 """The fold and the packages that choose among students; with `--all` they train too, at the very end."""
 HELD_SPEAKER = "theo"
-KINDS = ("esc10", "corpus", "speech", "digits")
+TONES_SEED = 11
+KINDS = ("esc10", "corpus", "speech", "digits", "tones")
 STORED_SCALE = 64.0
 """Magnitudes are kept as float16; scaled, so that neither the loudest frames overflow nor quiet ones lose digits."""
 
@@ -123,6 +125,8 @@ def _write(path: Path, data_dir: Path) -> None:
     listed = list(recordings(data_dir))
     frames_of = MelFrames()
     frames = [(frames_of(read_mono(item.path)) * STORED_SCALE).astype(np.float16) for item in listed]
+    frames += [(frames_of(waveform) * STORED_SCALE).astype(np.float16) for waveform in tones(TONES_SEED)]
+    listed += [Recording(Path("tones"), KINDS.index("tones"), "", "", is_held=False)] * COUNT
     offsets = np.concatenate(([0], np.cumsum([len(part) for part in frames])))
     partial = path.with_suffix(".partial.npz")
     np.savez(

@@ -335,6 +335,15 @@ def test_the_shipped_head_keeps_the_bridge_through_its_fold(shipped):
     np.testing.assert_allclose(np.mean(np.abs(folded @ head.class_vectors.T - probabilities)), 0, atol=0.01)
 
 
+def test_words_know_the_background_of_their_classes(monkeypatch):
+    monkeypatch.setattr(module, "TextEncoder", MadeUpSentences)
+    background = np.linspace(0.1, 0.9, CLASSES, dtype=np.float32)
+    labeler = Labeler(made_up_bundle({**made_up_arrays(), "class_background": background}))
+    weights, _ = Head(made_up_arrays()).weigh_classes(np.eye(SENTENCE, dtype=np.float32)[2])
+    assert labeler.text_query("rain").background == pytest.approx(float(weights @ background), rel=1e-5)
+    assert Labeler(made_up_bundle()).text_query("rain").background == 0
+
+
 def test_the_shipped_labels_are_distinct_and_worth_reading(shipped):
     names = shipped.label_list().names
     assert len(set(names)) == len(names)

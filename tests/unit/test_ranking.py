@@ -1,6 +1,8 @@
 """Ranking is arithmetic on arrays: each function against a plain loop that says what it means."""
 
+import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -81,6 +83,40 @@ def test_half_the_evidence_is_an_even_chance_when_the_calibration_says_so():
     assert ranking.example_probability(np.float32(0.5), CALIBRATION) == pytest.approx(0.5)
 
 
+ASKED = dataclasses.replace(CALIBRATION, query_slope=1.0, query_offset=1.0, query_similarity=2.0, query_background=0.5)
+
+
+def test_words_without_constants_of_their_own_are_judged_as_labels_are():
+    raw = np.linspace(0, 1, 50, dtype=np.float32)
+    found = ranking.query_probability(raw, 0.3, 0.9, CALIBRATION)
+    assert np.array_equal(found, ranking.text_probability(raw, 0.3, CALIBRATION))
+
+
+@given(raw=st.floats(0.01, 0.99), similarity=st.floats(-1, 1), background=st.floats(0.01, 0.99))
+def test_a_query_is_judged_by_its_evidence_its_words_and_its_background(raw, similarity, background):
+    def odds(share):
+        return math.log(share / (1 - share))
+
+    wanted = odds(raw) + 2 * similarity + 0.5 * odds(background) + 1
+    found = ranking.query_probability(np.float32(raw), similarity, background, ASKED)
+    assert float(found) == pytest.approx(1 / (1 + math.exp(-wanted)), abs=1e-4)
+
+
+def test_a_background_of_nothing_is_a_small_one():
+    raw = np.linspace(0, 1, 50, dtype=np.float32)
+    none, small, large = (ranking.query_probability(raw, 0.3, reached, ASKED) for reached in (0.0, 1e-3, 0.1))
+    assert np.array_equal(none, small)
+    assert np.all(small < large)
+
+
+def test_part_of_a_query_calibration_is_refused():
+    part = {name: value for name, value in dataclasses.asdict(ASKED).items() if value is not None}
+    assert Calibration.read(part) == ASKED
+    del part["query_background"]
+    with pytest.raises(ModelError, match="incomplete"):
+        Calibration.read(part)
+
+
 def test_an_example_is_most_like_itself():
     sound = unit_rows(3, 12)
     offsets = offsets_of([4, 0, 5, 3])
@@ -156,7 +192,7 @@ def test_jaccard_counts_what_is_shared():
 
 
 def test_a_calibration_is_read_whole_or_not_at_all():
-    part = {name: getattr(CALIBRATION, name) for name in CALIBRATION.__dataclass_fields__}
+    part = {name: value for name, value in dataclasses.asdict(CALIBRATION).items() if value is not None}
     assert Calibration.read({**part, "templates": ["{}"]}) == CALIBRATION
     for broken in (
         {**part, "threshold": None},

@@ -1,5 +1,6 @@
 """The student encoder: what it hears, which channels it keeps, and that its integers give what training saw."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from earmark_client.model.encoder import AudioEncoder
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from student import sounds as student_sounds
 from student.mixing import Mixer
-from student.sounds import STORED_SCALE, MelFrames, Sounds, recordings
+from student.sounds import KINDS, STORED_SCALE, MelFrames, Sounds, recordings
+from student.tones import COUNT, RATE_HZ, SECONDS, tones
 
 OUTPUTS = 682
 WIDTHS = (8, 16, 16, 16, 24, 24, 32, 32, 32, 32, 32, 32, 48, 1024)
@@ -23,12 +25,12 @@ WIDTHS = (8, 16, 16, 16, 24, 24, 32, 32, 32, 32, 32, 32, 48, 1024)
 
 @pytest.fixture
 def sounds():
-    """Eight recordings of noise, two of each kind, one of them held out."""
+    """Ten recordings of noise, two of each kind, one of them held out."""
     rng = np.random.default_rng(0)
-    frames = (rng.gamma(1.0, 0.1, (8 * 144, 64)) * STORED_SCALE).astype(np.float16)
-    kinds = np.repeat(np.arange(4), 2)
-    names = np.full(8, "noise")
-    return Sounds(frames, np.arange(9) * 144, kinds, np.tile([False, True], 4), names, names)
+    frames = (rng.gamma(1.0, 0.1, (10 * 144, 64)) * STORED_SCALE).astype(np.float16)
+    kinds = np.repeat(np.arange(len(KINDS)), 2)
+    names = np.full(10, "noise")
+    return Sounds(frames, np.arange(11) * 144, kinds, np.tile([False, True], 5), names, names)
 
 
 def listed(folder):
@@ -71,6 +73,25 @@ def test_held_out_recordings_are_not_mixed_in(sounds):
     sounds.frames[held] = 60_000
     assert Mixer(sounds, 3).batch(50).max() < 5
     assert Mixer(sounds, 3, with_held=True).batch(50).max() > 5
+
+
+def test_tones_are_of_one_form_and_repeat():
+    made = list(tones(5))
+    assert len(made) == COUNT
+    assert all(wave.shape == (SECONDS * RATE_HZ,) and wave.dtype == np.float32 for wave in made)
+    assert all(0.1 < np.abs(wave).max() < 3 for wave in made)
+    assert all(map(np.array_equal, made, tones(5)))
+    assert not np.array_equal(made[1], next(itertools.islice(tones(6), 1, None)))
+
+
+def test_tones_glide_between_high_and_low():
+    """Where a tone is loudest, half a second after its beginning and before its end, as bands of the product's front end."""
+    loudest = np.array([MelFrames()(wave)[[50, 250]].argmax(axis=1) for at, wave in enumerate(tones(5)) if at % 5])
+    moved = np.abs(loudest[:, 1] - loudest[:, 0])
+    assert np.mean(moved > 5) > 0.4
+    assert np.mean(moved < 2) > 0.1
+    assert loudest.min() < 10
+    assert loudest.max() > 50
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.floating[Any]]
 
 SMALLEST_RAW = 1e-3
 """Raw text evidence below this says as little as this."""
@@ -35,6 +36,12 @@ class Calibration:
     """The probability a hit needs; below it, nothing was found."""
     is_log_odds: float = 0.0
     """1 where raw text evidence is log-odds already, 0 where it is a share in [0, 1]."""
+    query_slope: float | None = None
+    """The first of four constants that words asked for have instead of the three `text` ones, which are then a label's alone."""
+    query_offset: float | None = None
+    query_similarity: float | None = None
+    query_background: float | None = None
+    """Weight of what other recordings reach for the same words."""
 
     @classmethod
     def read(cls, part: Mapping[str, Any]) -> Calibration:
@@ -44,25 +51,54 @@ class Calibration:
             ModelError: one is missing or not a number.
         """
         try:
-            wanted = [field.name for field in fields(cls) if field.default is MISSING or field.name in part]
+            has_query = any(name.startswith("query_") for name in part)
+            wanted = [
+                field.name
+                for field in fields(cls)
+                if field.default is MISSING or field.name in part or (has_query and field.name.startswith("query_"))
+            ]
             return cls(**{name: float(part[name]) for name in wanted})
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("The model's calibration is incomplete.") from error
 
 
 def text_probability(raw: Floats, similarity: float | Floats, calibration: Calibration) -> Floats:
-    """How likely it is that a clip (or segment) is what the words ask for.
+    """How likely it is that a clip (or segment) is what a label says.
 
     Args:
         raw: Raw evidence, any shape.
         similarity: How near the words are to the nearest label text, in [-1, 1]; broadcasts against `raw`.
         calibration: The model's.
     """
-    log_odds: Any = raw
-    if not calibration.is_log_odds:
-        inside = np.minimum(np.maximum(raw, SMALLEST_RAW), 1 - SMALLEST_RAW)
-        log_odds = np.log(inside / (1 - inside))
+    log_odds: Numbers = raw if calibration.is_log_odds else share_log_odds(raw)
     return _sigmoid(calibration.text_slope * log_odds + calibration.text_similarity * similarity + calibration.text_offset)
+
+
+def query_probability(raw: Floats, similarity: float, background: float, calibration: Calibration) -> Floats:
+    """How likely it is that a clip (or segment) is what the words ask for.
+
+    Words whose classes no recording is ever heard as say less than their evidence: scores are normalized by what a background of
+    other recordings reaches (zero normalization; Auckenthaler, Carey, Lloyd-Thomas 2000), as one more term of the regression.
+
+    Args:
+        raw: Raw evidence, any shape.
+        similarity: How near the words are to the nearest label text, in [-1, 1].
+        background: What a tenth of public recordings exceed for these words, as raw evidence.
+        calibration: The model's; without constants for it, words are judged as labels are.
+    """
+    slope, offset = calibration.query_slope, calibration.query_offset
+    near, usual = calibration.query_similarity, calibration.query_background
+    if slope is None or offset is None or near is None or usual is None:
+        return text_probability(raw, similarity, calibration)
+    constant = near * similarity + usual * float(share_log_odds(np.asarray(background))) + offset
+    return _sigmoid(slope * share_log_odds(raw) + np.float32(constant))
+
+
+def share_log_odds(raw: Numbers) -> Numbers:
+    """A share in [0, 1] as log-odds, kept away from its ends."""
+    inside = np.minimum(np.maximum(raw, SMALLEST_RAW), 1 - SMALLEST_RAW)
+    odds: Numbers = np.log(inside / (1 - inside))
+    return odds
 
 
 def example_probability(raw: Floats, calibration: Calibration) -> Floats:

@@ -71,6 +71,8 @@ class Head:
 
     knows_words = True
     """Whether words can be compared with what it makes of sound."""
+    class_background: Floats | None = None
+    """`(classes,)` the evidence for each class that a tenth of public recordings exceed; None where that was not measured."""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take the arrays of head.safetensors.
@@ -82,6 +84,7 @@ class Head:
             full = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
             self._kernel = full["class_codes"] * full["class_scale"]
             self._bias = full["class_bias"]
+            self.class_background = full.get("class_background")
             self._fold = np.ascontiguousarray((full["fold"] / full["class_spread"]).T)
             self.class_vectors = np.ascontiguousarray((full["fold"] * full["class_spread"]).T)
             self._phrases = full["phrase_codes"] * full["phrase_scale"][:, None]
@@ -157,6 +160,10 @@ class Head:
         nearest = np.maximum.reduceat(self._phrases @ direction, self._phrase_starts)
         odds = np.exp((nearest - nearest.max()) * self._sharpness)
         return (odds / odds.sum()).astype(np.float32), float(nearest.max())
+
+    def background(self, weights: Floats) -> float:
+        """What a tenth of public recordings exceed for a query of class weights `(classes,)`; 0 where that was not measured."""
+        return 0.0 if self.class_background is None else float(weights @ self.class_background)
 
     def fold_query(self, weights: Floats) -> Floats:
         """Class weights `(classes,)` -> query vector `(text_dim,)`."""

@@ -52,6 +52,8 @@ class TextQuery:
     """How near the words are to the nearest label text, in [-1, 1]."""
     nearest: tuple[tuple[str, float], ...]
     """The labels it was understood as, and how much each counts; best first."""
+    background: float = 0.0
+    """What a tenth of public recordings exceed for these words, as raw evidence."""
 
 
 def query_phrases(text: str, templates: Sequence[str]) -> list[str]:
@@ -150,7 +152,7 @@ class Labeler:
         vector, similarity, weights = self._head.understand(direction)
         best = np.argsort(-weights, kind="stable")[:3]
         nearest = tuple((self._base[index].name, float(weights[index])) for index in best)
-        return TextQuery(text, vector, similarity, nearest)
+        return TextQuery(text, vector, similarity, nearest, self._head.background(weights))
 
     def query_vector(self, text: str) -> Floats:
         """`(text_dim,) float32`: what to take the inner product of strength * text vector with."""
