@@ -41,24 +41,21 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Quality over size, two panels; a point's area grows with its speed, which is written beside it."""
+    """Quality over size, two panels; a point's area grows with its speed, which the legend tells in the order of quality."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4))
+    figure = Figure(figsize=(13, 4))
     for axes, key, least in zip(figure.subplots(1, 2), ("linear", "qbe_map"), (0.015, 0.03), strict=True):
-        sizes, values = [row["encoder_mb"] for row in rows], [row[key] for row in rows]
-        axes.scatter(sizes, values, s=[60 * row["vs_fp32"] ** 2 for row in rows])
-        for at, row in enumerate(rows):  # above and below in turn, so that neighbours can be read
-            place = (6, 5) if at % 2 else (6, -17)
-            label = f"{row['name']}\n{row['vs_fp32']:.2f}x"
-            axes.annotate(label, (row["encoder_mb"], row[key]), xytext=place, fontsize=7, textcoords="offset points")
-        axes.margins(x=0.2, y=0.15)
+        for row in sorted(rows, key=lambda row, key=key: -row[key]):
+            label = f"{row['name']}: {row['vs_fp32']:.2f}x, {row[key]:.3f}"
+            color = f"C{rows.index(row)}"
+            axes.scatter(row["encoder_mb"], row[key], s=20 * row["vs_fp32"] ** 2, color=color, alpha=0.8, label=label)
         axes.axhline(rows[0][key] - least, linestyle=":", linewidth=1, label=f"float32 less {least:g}")
         axes.axvline(2.5, linestyle=":", linewidth=1, color="gray")
-        axes.set(xlabel="MB", ylabel=key, xscale="log")
+        axes.set(xlabel="MB", ylabel=key, xscale="log", xlim=(1, 16))
         axes.set_xticks([1, 2, 4, 8, 12], ["1", "2", "4", "8", "12"])
-        axes.legend(fontsize=7, loc="lower right")
-    figure.savefig(path, dpi=90, bbox_inches="tight")
+        axes.legend(fontsize=7, loc="lower right", markerscale=0.6)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Synthesized tones for the student's mixtures: recordings hold few whistles, sirens and clicks, and none that nothing else masks."""
+"""Synthesized tones for the student's mixtures: recordings hold few whistles, sirens and clicks that nothing masks."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Floats = npt.NDArray[np.float32]
-Numbers = npt.NDArray[np.floating[Any]]
 
 SMALLEST_RAW = 1e-3
 """Raw text evidence below this says as little as this."""
@@ -70,7 +69,7 @@ def text_probability(raw: Floats, similarity: float | Floats, calibration: Calib
         similarity: How near the words are to the nearest label text, in [-1, 1]; broadcasts against `raw`.
         calibration: The model's.
     """
-    log_odds: Numbers = raw if calibration.is_log_odds else share_log_odds(raw)
+    log_odds = raw if calibration.is_log_odds else share_log_odds(raw)
     return _sigmoid(calibration.text_slope * log_odds + calibration.text_similarity * similarity + calibration.text_offset)
 
 
@@ -90,14 +89,14 @@ def query_probability(raw: Floats, similarity: float, background: float, calibra
     near, usual = calibration.query_similarity, calibration.query_background
     if slope is None or offset is None or near is None or usual is None:
         return text_probability(raw, similarity, calibration)
-    constant = near * similarity + usual * float(share_log_odds(np.asarray(background))) + offset
+    constant = near * similarity + usual * float(share_log_odds(np.asarray(background, np.float32))) + offset
     return _sigmoid(slope * share_log_odds(raw) + np.float32(constant))
 
 
-def share_log_odds(raw: Numbers) -> Numbers:
+def share_log_odds(raw: Floats) -> Floats:
     """A share in [0, 1] as log-odds, kept away from its ends."""
     inside = np.minimum(np.maximum(raw, SMALLEST_RAW), 1 - SMALLEST_RAW)
-    odds: Numbers = np.log(inside / (1 - inside))
+    odds: Floats = np.log(inside / (1 - inside))
     return odds
 
 
@@ -106,5 +105,5 @@ def example_probability(raw: Floats, calibration: Calibration) -> Floats:
     return _sigmoid(calibration.example_slope * raw + calibration.example_offset)
 
 
-def _sigmoid(log_odds: Floats) -> Floats:
+def _sigmoid(log_odds: npt.NDArray[np.floating[Any]]) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.minimum(np.maximum(log_odds, -60), 60))), np.float32)

@@ -1,0 +1,74 @@
+"""Are scores of what is there higher than scores of what isn't, and what is knowing a query's background worth?
+
+    python benchmarks/absent.py --data DIR --csv FILE --queries FILE
+
+Each query has two scores in a library of all clips: the best of a clip with its label, and the best of the others, which is what would be
+found if there were none. The same again by a calibration that knows no background. Last line: one JSON object with auc (share of pairs in
+which the first is higher, over all queries), kept and absent (shares on the right side of the threshold), the same with _plain behind
+them for the calibration without, queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import finish
+from retrieval import Row, read_rows
+
+from earmark_client.library import Library
+from earmark_client.records import Query
+from earmark_client.store.keys import KeyFile
+
+
+def best_scores(library: Library, rows: list[Row], queries: dict[str, dict[str, list[str]]]) -> np.ndarray:
+    """Scores `(queries, 2)` of the best clip with the query's label and of the best without, in [0, 1]."""
+    labels = {str(row.path): row.label for row in rows}
+    scores = []
+    for label, texts in queries.items():
+        for text in (*texts["seen"], *texts.get("reworded", [])) if label in labels.values() else ():
+            hits = library.search(Query(text=text, limit=None, min_score=0.0)).hits
+            scores.append(
+                [max((hit.score for hit in hits if (labels[hit.path] == label) is right), default=0.0) for right in (True, False)]
+            )
+    return np.array(scores)
+
+
+def told(scores: np.ndarray, threshold: float) -> list[float]:
+    """Area under the curve, share kept and share of nothing found, of scores `(queries, 2)`."""
+    present, absent = scores[:, 0], np.sort(scores[:, 1])
+    below = np.searchsorted(absent, present, "left") + np.searchsorted(absent, present, "right")
+    shares = (below.mean() / (2 * len(absent)), (present >= threshold).mean(), (absent < threshold).mean())
+    return [round(float(share), 4) for share in shares]
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
+    options = parser.parse_args()
+    rows, queries = read_rows(options.data, options.csv), json.loads(options.queries.read_text(encoding="utf-8"))
+    result: dict[str, float] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Library.create(Path(folder) / "home", unlock=KeyFile(Path(folder) / "key")) as library,
+    ):
+        library.add([row.path for row in rows])
+        labeler = library._model.labeler  # only here is the same model asked with less than it knows
+        known = labeler.calibration
+        for ending in ("", "_plain"):
+            labeler.calibration = known if not ending else dataclasses.replace(known, query_slope=None)
+            scores = best_scores(library, rows, queries)
+            names = (f"{name}{ending}" for name in ("auc", "kept", "absent"))
+            result |= dict(zip(names, told(scores, known.threshold), strict=True))
+        finish({**result, "queries": len(scores)})
+
+
+if __name__ == "__main__":
+    main()
