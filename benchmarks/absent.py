@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from common import finish
+from fewshot import auroc
 from retrieval import Row, read_rows
 
 from earmark_client.library import Library
@@ -40,9 +41,8 @@ def best_scores(library: Library, rows: list[Row], queries: dict[str, dict[str, 
 
 def told(scores: np.ndarray, threshold: float) -> list[float]:
     """Area under the curve, share kept and share of nothing found, of scores `(queries, 2)`."""
-    present, absent = scores[:, 0], np.sort(scores[:, 1])
-    below = np.searchsorted(absent, present, "left") + np.searchsorted(absent, present, "right")
-    shares = (below.mean() / (2 * len(absent)), (present >= threshold).mean(), (absent < threshold).mean())
+    present, absent = scores[:, 0], scores[:, 1]
+    shares = (auroc(present, absent), (present >= threshold).mean(), (absent < threshold).mean())
     return [round(float(share), 4) for share in shares]
 
 

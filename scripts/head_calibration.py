@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 DISTRACTORS = ("instrument", "weapon_impact", "interface", "creature", "human")
 WORD_WEIGHT, THRESHOLD = 0.9, 0.5
 TRIALS_SEED = 20261122
-LEFT_OUT_PARTS = 6
-"""Parts that labels are split into, to be judged by constants fitted on the other parts'."""
+LEFT_OUT_PARTS, SPLITS = 6, 30
+"""Parts that labels are split into, each to be judged by constants fitted on the others, and how often that is done."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Words as the head understands them; `label` is "" where no recording is the answer, `part` what they are left out with."""
+    """Words as the head understands them; `label` is "" where no recording is the answer, `topic` what they are left out with."""
 
     label: str
+    topic: str
     vector: Floats
     similarity: float
     background: float
-    part: int
 
 
 def fit_logistic(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], ridge: float = 1e-2) -> list[float]:
@@ -99,42 +99,42 @@ def understand(base_dir: Path, head: Head, data_dir: Path, folder: Path) -> list
     from build_head import QUERY_TEMPLATES
 
     known = json.loads((data_dir / "esc10" / "queries.json").read_text(encoding="utf-8"))
-    asked = [
-        (label, text, part)
-        for part, (label, texts) in enumerate(known.items())
-        for text in (*texts["seen"] * 3, *texts["reworded"])
+    asked = [(label, text) for label, texts in known.items() for text in (*texts["seen"] * 3, *texts["reworded"])]
+    asked += [
+        ("", line) for line in (folder / "not_sounds.txt").read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
     ]
-    not_sounds = (folder / "not_sounds.txt").read_text(encoding="utf-8").splitlines()
-    asked += [("", line, part) for part, line in enumerate(not_sounds) if line[:1] not in ("", "#")]
     sentences = TextEncoder(Bundle.load(base_dir))
     questions = []
-    for label, text, part in asked:
+    for label, text in asked:
         weights, similarity = head.weigh_classes(mean_direction(sentences.encode(query_phrases(text, QUERY_TEMPLATES))))
-        vector = head.fold_query(weights)
-        questions.append(Question(label, vector, similarity, head.background(weights), part % LEFT_OUT_PARTS))
+        questions.append(Question(label, label or text, head.fold_query(weights), similarity, head.background(weights)))
     return questions
 
 
-def left_out_loss(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], parts: npt.NDArray[np.int64]) -> float:
-    """Mean log loss, yes and no counting equally, of each part's trials under constants fitted on the other parts'."""
+def left_out_losses(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], topics: list[str]) -> list[float]:
+    """Mean log loss, yes and no counting equally, of topics under constants fitted on other topics, for each way to split them."""
     rows = np.c_[inputs, np.ones(len(inputs))]
-    expected = np.zeros(len(rows))
-    for part in range(LEFT_OUT_PARTS):
-        here = parts == part
-        expected[here] = 1 / (1 + np.exp(-rows[here] @ np.array(fit_logistic(inputs[~here], wanted[~here]))))
-    return float(np.mean([-np.log(expected[wanted > 0]).mean(), -np.log(1 - expected[wanted == 0]).mean()]))
+    names, which = np.unique(topics, return_inverse=True)
+    draw, losses = np.random.default_rng(TRIALS_SEED), []
+    for _ in range(SPLITS):
+        parts = (draw.permutation(len(names)) % LEFT_OUT_PARTS)[which]
+        expected = np.zeros(len(rows))
+        for part in range(LEFT_OUT_PARTS):
+            here = parts == part
+            expected[here] = 1 / (1 + np.exp(-rows[here] @ np.array(fit_logistic(inputs[~here], wanted[~here]))))
+        losses.append(float(np.mean([-np.log(expected[wanted > 0]).mean(), -np.log(1 - expected[wanted == 0]).mean()])))
+    return losses
 
 
 def calibrate(sounds: Sounds, vectors: Vectors, questions: list[Question]) -> dict[str, float]:
-    """The constants of `calibration.Calibration`; on standard output, what knowing a background is worth on labels left out."""
-    trials = list(text_trials(sounds, vectors, questions))
-    raw, right = (np.array([trial[place] for trial in trials], np.float64) for place in (0, 2))
-    similarity, reached = (np.array([getattr(trial[1], name) for trial in trials]) for name in ("similarity", "background"))
-    parts = np.array([trial[1].part for trial in trials])
-    as_label = np.c_[share_log_odds(raw), similarity]
-    as_query = np.c_[as_label, share_log_odds(reached)]
-    losses = (left_out_loss(inputs, right, parts) for inputs in (as_label, as_query))
-    sys.stdout.write("labels left out: log loss {:.4f}, with backgrounds {:.4f}\n".format(*losses))
+    """The constants of `calibration.Calibration`; on standard output, what knowing a background is worth on topics left out."""
+    raw, asked, right = zip(*text_trials(sounds, vectors, questions), strict=True)
+    odds, right = share_log_odds(np.array(raw)), np.array(right, np.float64)
+    as_label = np.c_[odds, [question.similarity for question in asked]]
+    as_query = np.c_[as_label, share_log_odds(np.array([question.background for question in asked]))]
+    without, losses = (left_out_losses(inputs, right, [question.topic for question in asked]) for inputs in (as_label, as_query))
+    spread = np.std(np.subtract(losses, without))
+    sys.stdout.write(f"left out: log loss {np.mean(without):.4f}, with backgrounds {np.mean(losses):.4f}, sd {spread:.4f}\n")
     text, query = fit_logistic(as_label, right), fit_logistic(as_query, right)
     likeness, alike = (np.array(column, np.float64) for column in zip(*example_trials(sounds, vectors), strict=True))
     example = fit_logistic(likeness[:, None], alike, ridge=1e-4)

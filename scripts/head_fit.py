@@ -28,22 +28,31 @@ if TYPE_CHECKING:
     Arrays = dict[str, npt.NDArray[np.generic]]
 
 TEST_FOLD = "1"
-TEXT_DIM, OUTPUT_AXES, CLASS_AXES, MULTI_AXES = 384, 112, 48, 96
-OUTPUT_ROOTS = 2
-"""Square roots taken of the encoder's output: its fourth root."""
+TEXT_DIM = 384
 RIDGE = 1.0
 """Added to the spread within labels, as a share of its mean: chosen on ESC-10, with axes from the corpus alone (.1 to 3 do about as well)."""
 SPREAD_FLOOR = 0.03
 """Added to each class's spread, so that classes the recordings hardly hold keep their place."""
 MULTI_RANGE = "mfcc_mean", "sounding_eighths"
-CLASS_SHARE = 0.2
-"""Share of the class probabilities in what is not multi-scale: .1 to .4 do about as well."""
-MULTI_SHARE = 0.1
-"""Share of the multi-scale features in a sound vector: more helps spoken words, and from here on hurts other sounds."""
 MULTI_WHITENING = 0.25
 """Power of its variance that each multi-scale axis is divided by."""
 BACKGROUND_SHARE = 0.1
 """Share of public recordings that exceed a class's background: of .02 to .25, those up to .15 do about as well on labels left out."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a sound vector is made of; by default the shipped one's (`benchmarks/vectors.py` compares)."""
+
+    roots: int = 2
+    """Square roots taken of the encoder's output."""
+    output_axes: int = 112
+    class_axes: int = 48
+    class_share: float = 0.2
+    """Share of the class probabilities in what is not multi-scale."""
+    multi_axes: int = 96
+    multi_share: float = 0.1
+    """Share of the multi-scale features in a sound vector: more helps spoken words, and from here on hurts other sounds."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +150,31 @@ def telling(values: Floats, sounds: Sounds, clips: npt.NDArray[np.int64], count:
     return {"mean": mean.astype(np.float32), "spread": spread.astype(np.float32), "axes": axes.astype(np.float16)}
 
 
-def heard(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64]) -> Arrays:
+def heard(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64], recipe: Recipe) -> Arrays:
     """The parts of a sound vector that labels have a say in, those of `clips`: from the encoder's output and the classes' `(n, classes)`."""
-    output = np.maximum(sounds.output, 0) ** 0.5**OUTPUT_ROOTS
-    parts = {"output": (output, OUTPUT_AXES), "classes": (np.sqrt(probabilities), CLASS_AXES)}
+    parts = {"output": (np.maximum(sounds.output, 0) ** 0.5**recipe.roots, recipe.output_axes)}
+    if recipe.class_axes:
+        parts["classes"] = (np.sqrt(probabilities), recipe.class_axes)
     return {
         f"{part}_{key}": value
         for part, (values, count) in parts.items()
         for key, value in telling(values, sounds, clips, count).items()
+    }
+
+
+def sound_arrays(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64], recipe: Recipe) -> Arrays:
+    """All that makes sound vectors; of the labels, only those of `clips` are looked at."""
+    layout = {name: (start, stop) for name, start, stop in FeatureExtractor(MelSpec()).layout}
+    start, stop = layout[MULTI_RANGE[0]][0], layout[MULTI_RANGE[1]][1]
+    multi = principal(sounds.multi[:, start:stop], recipe.multi_axes, MULTI_WHITENING)
+    rest = 1 - recipe.multi_share
+    shares = [rest * (1 - recipe.class_share), rest * recipe.class_share] if recipe.class_axes else [rest]
+    return {
+        **heard(sounds, probabilities, clips, recipe),
+        **{f"multi_{key}": value for key, value in multi.items()},
+        "multi_start": np.array([start], np.int32),
+        "output_roots": np.array([recipe.roots], np.int32),
+        "sound_shares": np.array([*shares, recipe.multi_share], np.float32),
     }
 
 
@@ -174,26 +200,23 @@ def fold_arrays(probabilities: Floats, names: Floats) -> Arrays:
     return {"fold": (left @ right @ kept).astype(np.float16), "class_spread": spread.astype(np.float32)}
 
 
+def class_probabilities(arrays: Arrays, output: Floats) -> Floats:
+    """`(n, classes)` of encoder output `(n, dim)`, by the class layer in `arrays`."""
+    kernel = arrays["class_codes"].astype(np.float32) * arrays["class_scale"].astype(np.float32)
+    probabilities: Floats = 1 / (1 + np.exp(-np.clip(output @ kernel + arrays["class_bias"].astype(np.float32), -60, 60)))
+    return probabilities
+
+
 def fit(base_dir: Path, data_dir: Path, arrays: Arrays, names: Floats, folder: Path) -> None:
     """Fit on the recordings in `data_dir` and write fitted.safetensors and fitted.json into `folder`."""
-    sounds = read_sounds(base_dir, listed(data_dir))
-    layout = {name: (start, stop) for name, start, stop in FeatureExtractor(MelSpec()).layout}
-    start, stop = layout[MULTI_RANGE[0]][0], layout[MULTI_RANGE[1]][1]
+    sounds, recipe = read_sounds(base_dir, listed(data_dir)), Recipe()
     is_esc10 = np.char.startswith(sounds.part, "fold")
-    kernel = arrays["class_codes"].astype(np.float32) * arrays["class_scale"].astype(np.float32)
-    logits = np.clip(sounds.output @ kernel + arrays["class_bias"].astype(np.float32), -60, 60)
-    probabilities = 1 / (1 + np.exp(-logits))
-    fitted = heard(sounds, probabilities, np.arange(len(sounds.label)))
-    multi = principal(sounds.multi[:, start:stop], MULTI_AXES, MULTI_WHITENING)
-    fitted |= {f"multi_{key}": value for key, value in multi.items()}
-    fitted["multi_start"] = np.array([start], np.int32)
-    fitted["output_roots"] = np.array([OUTPUT_ROOTS], np.int32)
-    rest = 1 - MULTI_SHARE
-    fitted["sound_shares"] = np.array([rest * (1 - CLASS_SHARE), rest * CLASS_SHARE, MULTI_SHARE], np.float32)
+    probabilities = class_probabilities(arrays, sounds.output)
+    fitted = sound_arrays(sounds, probabilities, np.arange(len(sounds.label)), recipe)
     fitted["class_background"] = background(sounds, probabilities, np.flatnonzero(~is_esc10))
     fitted |= fold_arrays(probabilities, names)
     save_file(dict(sorted(fitted.items())), folder / "fitted.safetensors")
     # Likeness is calibrated on ESC-10 with axes that know nothing of it: with the shipped ones it would look too good there.
-    head = Head({**arrays, **fitted, **heard(sounds, probabilities, np.flatnonzero(~is_esc10))})
+    head = Head({**arrays, **fitted, **heard(sounds, probabilities, np.flatnonzero(~is_esc10), recipe)})
     constants = calibrate(sounds, head.describe(sounds.output, sounds.multi), understand(base_dir, head, data_dir, folder))
     (folder / "fitted.json").write_text(json.dumps(constants, indent=1, sort_keys=True) + "\n", encoding="utf-8")

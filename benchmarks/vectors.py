@@ -1,0 +1,129 @@
+"""What should a sound vector be made of? Recipes compared by search by example and by taught sounds.
+
+    python benchmarks/vectors.py --data DIR [--csv FILE]
+
+DIR holds esc10/ and corpus/. Each recipe is judged twice: on ESC-10's folds 2, 3 and 5 with axes that the corpus alone chose (`dev`), and
+on the clips of FILE (as a rule DIR/sounds30.csv, which fits nothing) with the axes that would be shipped. Prints a Markdown table: mean average precision and first hit right by example; accuracy after one and after five examples.
+The last line is one JSON object: the same figures by recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from common import finish, say
+from fewshot import SEED, run_episode
+from retrieval import Row, average_precision, read_rows
+from safetensors.numpy import load_file
+
+from earmark_client import ranking
+from earmark_client.library import BASE_MODEL
+from earmark_client.model.head import Head
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from head_fit import Recipe, Sounds, class_probabilities, listed, read_sounds, sound_arrays
+
+BEFORE = Recipe(roots=1, output_axes=128, class_axes=0, multi_axes=128)
+RECIPES: dict[str, tuple[Recipe, float]] = {
+    "square root, 128 axes, 128 of features": (BEFORE, 0.5),
+    "fourth root": (replace(BEFORE, roots=2), 0.5),
+    "class probabilities": (replace(Recipe(), roots=1), 0.5),
+    "both": (Recipe(), 0.5),
+    "and mean directions count .4: shipped": (Recipe(), 0.4),
+    "they count .3": (Recipe(), 0.3),
+    "64 class axes, 96 of the output": (replace(Recipe(), output_axes=96, class_axes=64), 0.4),
+    "32 class axes, 128 of the output": (replace(Recipe(), output_axes=128, class_axes=32), 0.4),
+    "class share .4": (replace(Recipe(), class_share=0.4), 0.4),
+    "features share .2": (replace(Recipe(), multi_share=0.2), 0.4),
+}
+"""Recipe and the share of mean directions in a comparison, by name."""
+SHOTS, EPISODES = (1, 5), 200
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Clips with their sound vectors, as `fewshot.run_episode` wants them."""
+
+    rows: list[Row]
+    sound: np.ndarray
+    offsets: np.ndarray
+
+    def scores(self, chosen: list[int]) -> np.ndarray:
+        """`(clips,)` likeness of all clips to these rows' segments."""
+        parts = [self.sound[self.offsets[row] : self.offsets[row + 1]] for row in chosen]
+        return ranking.example_scores(np.concatenate(parts), self.sound, self.offsets)
+
+    def by_example(self) -> tuple[float, float]:
+        """Mean average precision and share of first hits that are right; `retrieval.py`'s rules."""
+        precisions, firsts = [], []
+        for at, row in enumerate(self.rows):
+            relevant = {str(other.path) for other in self.rows if other.label == row.label and other.group != row.group}
+            if relevant:
+                order = [self.rows[place] for place in np.argsort(-self.scores([at]), kind="stable")]
+                ranked = [str(other.path) for other in order if other.group != row.group]
+                precisions.append(average_precision(ranked, relevant))
+                firsts.append(ranked[0] in relevant)
+        return float(np.mean(precisions)), float(np.mean(firsts))
+
+    def taught(self) -> list[float]:
+        """Accuracy after each of `SHOTS`, five labels at a time; labels with too few recordings are left out."""
+        groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for at, row in enumerate(self.rows):
+            groups[row.label][row.group].append(at)
+        enough = {label: found for label, found in groups.items() if len(found) > max(SHOTS)}
+        draws = [np.random.default_rng((SEED, shots)) for shots in SHOTS]
+        return [
+            float(np.mean([run_episode(self, enough, shots, draw)[0] for _ in range(EPISODES)]))
+            for shots, draw in zip(SHOTS, draws, strict=True)
+        ]
+
+
+def judged(sounds: Sounds, part: str, head: Head) -> Judged:
+    """The clips whose part begins with `part`, as `head` hears them."""
+    clips = np.flatnonzero(np.char.startswith(sounds.part, part))
+    rows, offsets = sounds.pick(clips)
+    listing = [Row(Path(str(clip)), str(sounds.label[clip]), str(sounds.group[clip])) for clip in clips]
+    return Judged(listing, head.describe(sounds.output[rows], sounds.multi[rows]).sound, offsets)
+
+
+def compare(sounds: Sounds) -> dict[str, list[float]]:
+    """Eight figures for each recipe."""
+    arrays = load_file(BASE_MODEL / "head.safetensors")
+    kept = {name: value for name, value in arrays.items() if not name.startswith(("output_", "classes_", "multi_", "sound_"))}
+    is_test = sounds.part == "test"
+    train = Sounds(*_only(sounds, np.flatnonzero(~is_test)))
+    probabilities = class_probabilities(kept, train.output)
+    figures: dict[str, list[float]] = {}
+    for name, (recipe, share) in RECIPES.items():
+        ranking.CENTROID_SHARE, figures[name] = share, []
+        for part, clips in (("fold", ~np.char.startswith(train.part, "fold")), ("test", np.full(len(train.label), True))):
+            head = Head({**kept, **sound_arrays(train, probabilities, np.flatnonzero(clips), recipe)})
+            asked = judged(sounds, part, head)
+            figures[name] += [round(figure, 3) for figure in (*asked.by_example(), *asked.taught())] if asked.rows else []
+        say(f"| {name} | " + " | ".join(f"{figure:.3f}".lstrip("0") for figure in figures[name]) + " |")
+    return figures
+
+
+def _only(sounds: Sounds, clips: np.ndarray) -> tuple[np.ndarray, ...]:
+    rows, offsets = sounds.pick(clips)
+    return sounds.output[rows], sounds.multi[rows], offsets, sounds.label[clips], sounds.group[clips], sounds.part[clips]
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    tested = read_rows(options.data, options.csv) if options.csv else []
+    rows = [*listed(options.data), *((row.path, row.label, row.group, "test") for row in tested)]
+    finish(compare(read_sounds(BASE_MODEL, rows)))
+
+
+if __name__ == "__main__":
+    main()
