@@ -53,6 +53,8 @@ class Recipe:
     multi_axes: int = 96
     multi_share: float = 0.1
     """Share of the multi-scale features in a sound vector: more helps spoken words, and from here on hurts other sounds."""
+    is_told: bool = True
+    """Whether labels have a say in the axes; else they are the principal ones."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ def heard(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64], r
     parts = {"output": (np.maximum(sounds.output, 0) ** 0.5**recipe.roots, recipe.output_axes)}
     if recipe.class_axes:
         parts["classes"] = (np.sqrt(probabilities), recipe.class_axes)
-    return {
-        f"{part}_{key}": value
+    found = {
+        part: telling(values, sounds, clips, count) if recipe.is_told else principal(values, count, 0.0)
         for part, (values, count) in parts.items()
-        for key, value in telling(values, sounds, clips, count).items()
     }
+    return {f"{part}_{key}": value for part, arrays in found.items() for key, value in arrays.items()}
 
 
 def sound_arrays(sounds: Sounds, probabilities: Floats, clips: npt.NDArray[np.int64], recipe: Recipe) -> Arrays:
