@@ -36,6 +36,7 @@ def test_words_fit_a_sound_as_far_as_they_fit_it_better_than_all_labels(joint, o
     vectors = describe(head, sound)
     words = unit(np.random.default_rng(9).standard_normal(DIM)).astype(np.float32)
     query, _, weights = head.understand(words)
+    assert head.background(weights) is None
     raw = (vectors.text * vectors.strength[:, None]) @ query
     expected = 18 * sound @ words - np.log(np.exp(18 * sound @ names.T).sum(axis=1))
     assert np.allclose(raw, expected, atol=1e-4)

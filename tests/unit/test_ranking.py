@@ -92,6 +92,16 @@ def test_words_without_constants_of_their_own_are_judged_as_labels_are():
     assert np.array_equal(found, ranking.text_probability(raw, 0.3, CALIBRATION))
 
 
+@pytest.mark.parametrize("is_log_odds", [0.0, 1.0])
+def test_words_whose_background_nobody_knows_are_judged_as_labels_are(is_log_odds):
+    """An imported model has the shipped one's constants, and no background of its own classes."""
+    raw = np.linspace(-8, 1, 50, dtype=np.float32)
+    inherited = dataclasses.replace(ASKED, is_log_odds=is_log_odds)
+    found = ranking.query_probability(raw, 0.3, None, inherited)
+    assert np.array_equal(found, ranking.text_probability(raw, 0.3, inherited))
+    assert not np.allclose(found, ranking.query_probability(raw, 0.3, 0.0, inherited))
+
+
 @given(raw=st.floats(0.01, 0.99), similarity=st.floats(-1, 1), background=st.floats(0.01, 0.99))
 def test_a_query_is_judged_by_its_evidence_its_words_and_its_background(raw, similarity, background):
     def odds(share):

@@ -73,7 +73,7 @@ def text_probability(raw: Floats, similarity: float | Floats, calibration: Calib
     return _sigmoid(calibration.text_slope * log_odds + calibration.text_similarity * similarity + calibration.text_offset)
 
 
-def query_probability(raw: Floats, similarity: float, background: float, calibration: Calibration) -> Floats:
+def query_probability(raw: Floats, similarity: float, background: float | None, calibration: Calibration) -> Floats:
     """How likely it is that a clip (or segment) is what the words ask for.
 
     Words whose classes no recording is ever heard as say less than their evidence: scores are normalized by what a background of
@@ -82,12 +82,13 @@ def query_probability(raw: Floats, similarity: float, background: float, calibra
     Args:
         raw: Raw evidence, any shape.
         similarity: How near the words are to the nearest label text, in [-1, 1].
-        background: What a tenth of public recordings exceed for these words, as raw evidence.
-        calibration: The model's; without constants for it, words are judged as labels are.
+        background: What a tenth of public recordings exceed for these words, as raw evidence; None where nobody knows, as for the
+            classes of an imported model, which inherits the shipped one's constants: then words are judged as labels are.
+        calibration: The model's; without constants for a background, the same.
     """
     slope, offset = calibration.query_slope, calibration.query_offset
     near, usual = calibration.query_similarity, calibration.query_background
-    if slope is None or offset is None or near is None or usual is None:
+    if background is None or slope is None or offset is None or near is None or usual is None:
         return text_probability(raw, similarity, calibration)
     constant = near * similarity + usual * float(share_log_odds(np.asarray(background, np.float32))) + offset
     return _sigmoid(slope * share_log_odds(raw) + np.float32(constant))

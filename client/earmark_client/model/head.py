@@ -161,9 +161,9 @@ class Head:
         odds = np.exp((nearest - nearest.max()) * self._sharpness)
         return (odds / odds.sum()).astype(np.float32), float(nearest.max())
 
-    def background(self, weights: Floats) -> float:
-        """What a tenth of public recordings exceed for a query of class weights `(classes,)`; 0 where that was not measured."""
-        return 0.0 if self.class_background is None else float(weights @ self.class_background)
+    def background(self, weights: Floats) -> float | None:
+        """What a tenth of public recordings exceed for a query of class weights `(classes,)`; None where that was not measured."""
+        return None if self.class_background is None else float(weights @ self.class_background)
 
     def fold_query(self, weights: Floats) -> Floats:
         """Class weights `(classes,)` -> query vector `(text_dim,)`."""

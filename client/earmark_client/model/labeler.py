@@ -52,8 +52,8 @@ class TextQuery:
     """How near the words are to the nearest label text, in [-1, 1]."""
     nearest: tuple[tuple[str, float], ...]
     """The labels it was understood as, and how much each counts; best first."""
-    background: float = 0.0
-    """What a tenth of public recordings exceed for these words, as raw evidence."""
+    background: float | None = None
+    """What a tenth of public recordings exceed for these words, as raw evidence; None where that was not measured."""
 
 
 def query_phrases(text: str, templates: Sequence[str]) -> list[str]:
