@@ -98,10 +98,14 @@ def _held(step: np.ndarray, *, rounds: bool) -> Values:
 def _integer_convolution(node: onnx.NodeProto, given: dict[str, list[int]], weights: Arrays, *, rounds: bool) -> Values:
     """A convolution of integers as one of the numbers they stand for, and what the next layer's integers hold of it."""
     _, step, _, codes, scale, _, out_step, _, bias = (weights.get(name) for name in node.input)
-    kernel = _dequantized(codes, scale, 0)
-    convolve = _convolution(given, kernel, (bias * (scale.astype(np.float64) * float(step))).astype(np.float32))
-    hold = _held(out_step, rounds=rounds)
-    return lambda values: hold(convolve(values))
+    if not rounds:
+        kernel = _dequantized(codes, scale, 0)
+        convolve = _convolution(given, kernel, (bias * (scale.astype(np.float64) * float(step))).astype(np.float32))
+        return lambda values: torch.relu(convolve(values))
+    # Whole numbers in float64, which are exact: a sum that is off by a hair falls on the other side of a half, and later layers make it loud.
+    add, size = _convolution(given, codes.astype(np.float64), bias.astype(np.float64)), float(out_step)
+    ratio = torch.from_numpy((np.float32(step) * scale / np.float32(out_step)).astype(np.float32))[:, None, None]
+    return lambda values: (add((values / float(step)).round().double()).float() * ratio).round().clamp(0, 255) * size
 
 
 def _dequantized(codes: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
