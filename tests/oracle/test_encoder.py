@@ -26,8 +26,8 @@ from earmark_shared.errors import ModelError, SettingsError
 
 BASE = Path(bundle_module.__file__).with_name("base")
 VECTORS = Path(__file__).parents[1] / "vectors" / "audio_encoder.npz"
-LEAST_ALIKE = 0.85
-"""Cosine of a sound's embedding to upstream's: a rising tone (.86) and clicks (.88) lose most."""
+LEAST_ALIKE = 0.88
+"""Cosine of a sound's embedding to upstream's: clicks (.90) and a rising tone (.91) lose most."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_pruned_encoder_agrees_with_the_one_it_was_pruned_from(encoder, refe
     found = encoder.encode(log_mel)
     alike = cosine(found, embedding)[:-1]
     assert alike.min() >= LEAST_ALIKE
-    assert alike.mean() >= 0.94
+    assert alike.mean() >= 0.95
     length = np.linalg.norm(found, axis=1) / np.linalg.norm(embedding, axis=1)
     assert np.abs(length[:-1] - 1).max() < 0.2
     heard = (found != 0).any(axis=0)
