@@ -10,7 +10,6 @@ them for the calibration without, queries.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from common import finish
 from fewshot import auroc
-from retrieval import Row, read_rows
+from retrieval import Row, arguments, read_rows
 
 from earmark_client.library import Library
 from earmark_client.records import Query
@@ -48,11 +47,7 @@ def told(scores: np.ndarray, threshold: float) -> list[float]:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--queries", type=Path, required=True)
-    options = parser.parse_args()
+    options = arguments(__doc__)
     rows, queries = read_rows(options.data, options.csv), json.loads(options.queries.read_text(encoding="utf-8"))
     result: dict[str, float] = {}
     with (

@@ -137,13 +137,18 @@ def measure(data: Path, table: Path, query_file: Path) -> dict[str, float | int]
             }
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(told: str | None) -> argparse.Namespace:
+    """A data set and its queries, from the command line."""
+    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--queries", type=Path, required=True)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run from the command line."""
+    options = arguments(__doc__)
     print(json.dumps(measure(options.data, options.csv, options.queries)))
 
 
