@@ -58,7 +58,7 @@ def main() -> None:
         labeler = library._model.labeler  # only here is the same model asked with less than it knows
         known = labeler.calibration
         for ending in ("", "_plain"):
-            labeler.calibration = known if not ending else dataclasses.replace(known, query_slope=None)
+            labeler.calibration = known if not ending else dataclasses.replace(known, query_slope=0.0)
             scores = best_scores(library, rows, queries)
             names = (f"{name}{ending}" for name in ("auc", "kept", "absent"))
             result |= dict(zip(names, told(scores, known.threshold), strict=True))

@@ -88,18 +88,24 @@ def run_episode(
     return float((scores[rows].argmax(axis=1) == truth).mean()), auroc(scores[rows].max(axis=1), scores[strange].max(axis=1))
 
 
+def by_recording(rows: list[Row], most: int) -> dict[str, dict[str, list[int]]]:
+    """Rows by label and recording; labels with no more than `most` recordings are told and left out."""
+    groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for at, row in enumerate(rows):
+        groups[row.label][row.group].append(at)
+    for label in sorted(groups):
+        if len(groups[label]) <= most:
+            say(f"left out: {label}, {len(groups[label])} recordings")
+    return {label: found for label, found in groups.items() if len(found) > most}
+
+
 def measure(data: Path, table: Path, shots: list[int], episodes: int) -> dict[str, float | int]:
     """Teach and ask, `episodes` times for each number of examples."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         with Library.create(home, unlock=KeyFile(Path(folder) / "key")) as library:
             taught = Taught(library, read_rows(data, table))
-            groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-            for at, row in enumerate(taught.rows):
-                groups[row.label][row.group].append(at)
-            enough = {label: found for label, found in groups.items() if len(found) > max(shots)}
-            for label in sorted(groups.keys() - enough.keys()):
-                say(f"left out: {label}, {len(groups[label])} recordings")
+            enough = by_recording(taught.rows, max(shots))
             result: dict[str, float | int] = {}
             for count in shots:
                 draw = np.random.default_rng((SEED, count))

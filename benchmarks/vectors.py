@@ -4,7 +4,7 @@
 
 DIR holds esc10/ and corpus/. Each recipe is judged three times: on ESC-10's folds 2, 3 and 5 with axes that the corpus alone chose (`dev`),
 on packages of the corpus that are left out of the axes (and of the encoder's fit), and on the clips of FILE (as a rule DIR/sounds30.csv, which
-fits nothing) with the axes that would be shipped. Prints a Markdown table: mean average precision and first hit right by example; but for
+fits nothing) with the axes that would be shipped. On the way, a row of a Markdown table for each: mean average precision and first hit right by example; but for
 the packages, also accuracy after one and after five examples. The last line is one JSON object: the same figures by recipe.
 """
 
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from common import finish, say
-from fewshot import SEED, run_episode
+from fewshot import SEED, by_recording, run_episode
 from retrieval import Row, average_precision, read_rows
 from safetensors.numpy import load_file
 
@@ -76,10 +75,7 @@ class Judged:
 
     def taught(self) -> list[float]:
         """Accuracy after each of `SHOTS`, five labels at a time; labels with too few recordings are left out."""
-        groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for at, row in enumerate(self.rows):
-            groups[row.label][row.group].append(at)
-        enough = {label: found for label, found in groups.items() if len(found) > max(SHOTS)}
+        enough = by_recording(self.rows, max(SHOTS))
         draws = [np.random.default_rng((SEED, shots)) for shots in SHOTS]
         return [
             float(np.mean([run_episode(self, enough, shots, draw)[0] for _ in range(EPISODES)]))

@@ -107,7 +107,7 @@ def understand(base_dir: Path, head: Head, data_dir: Path, folder: Path) -> list
     questions = []
     for label, text in asked:
         weights, similarity = head.weigh_classes(mean_direction(sentences.encode(query_phrases(text, QUERY_TEMPLATES))))
-        questions.append(Question(label, label or text, head.fold_query(weights), similarity, head.background(weights) or 0.0))
+        questions.append(Question(label, label or text, head.fold_query(weights), similarity, head.background(weights)))
     return questions
 
 

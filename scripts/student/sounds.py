@@ -114,7 +114,7 @@ class Sounds:
 
 def load_sounds(data_dir: Path, cache_dir: Path) -> Sounds:
     """The frames of all recordings in `data_dir`, from `cache_dir` if they are there."""
-    path = cache_dir / "sounds.npz"
+    path = cache_dir / "sounds_and_tones.npz"
     if not path.exists():
         _write(path, data_dir)
     with np.load(path) as stored:

@@ -85,9 +85,8 @@ def test_control_principal_axes_say_it_less(sounds):
 def test_labels_of_other_clips_are_not_looked_at(sounds):
     few = np.arange(30)
     swapped = replace(sounds, label=np.concatenate((sounds.label[:30], sounds.label[30:][::-1])))
-    for one, other in ((sounds, swapped), (sounds, sounds)):
-        first, second = (head_fit.telling(each.output, each, few, 5)["axes"] for each in (one, other))
-        assert np.array_equal(first, second)
+    first, second = (head_fit.telling(each.output, each, few, 5)["axes"] for each in (sounds, swapped))
+    assert np.array_equal(first, second)
     assert not np.array_equal(
         head_fit.telling(sounds.output, sounds, np.arange(CLIPS), 5)["axes"],
         head_fit.telling(swapped.output, swapped, np.arange(CLIPS), 5)["axes"],

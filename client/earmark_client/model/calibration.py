@@ -35,11 +35,11 @@ class Calibration:
     """The probability a hit needs; below it, nothing was found."""
     is_log_odds: float = 0.0
     """1 where raw text evidence is log-odds already, 0 where it is a share in [0, 1]."""
-    query_slope: float | None = None
-    """The first of four constants that words asked for have instead of the three `text` ones, which are then a label's alone."""
-    query_offset: float | None = None
-    query_similarity: float | None = None
-    query_background: float | None = None
+    query_slope: float = 0.0
+    """The first of four constants that words asked for have instead of the three `text` ones, which are then a label's alone; 0: none."""
+    query_offset: float = 0.0
+    query_similarity: float = 0.0
+    query_background: float = 0.0
     """Weight of what other recordings reach for the same words."""
 
     @classmethod
@@ -86,12 +86,11 @@ def query_probability(raw: Floats, similarity: float, background: float | None, 
             classes of an imported model, which inherits the shipped one's constants: then words are judged as labels are.
         calibration: The model's; without constants for a background, the same.
     """
-    slope, offset = calibration.query_slope, calibration.query_offset
-    near, usual = calibration.query_similarity, calibration.query_background
-    if background is None or slope is None or offset is None or near is None or usual is None:
+    if background is None or not calibration.query_slope:
         return text_probability(raw, similarity, calibration)
-    constant = near * similarity + usual * float(share_log_odds(np.asarray(background, np.float32))) + offset
-    return _sigmoid(slope * share_log_odds(raw) + np.float32(constant))
+    reached = float(share_log_odds(np.asarray(background, np.float32)))
+    constant = calibration.query_similarity * similarity + calibration.query_background * reached + calibration.query_offset
+    return _sigmoid(calibration.query_slope * share_log_odds(raw) + np.float32(constant))
 
 
 def share_log_odds(raw: Floats) -> Floats:
