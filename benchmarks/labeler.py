@@ -34,7 +34,8 @@ import numpy as np
 import soundfile
 import soxr
 from common import finish, say, working_folder
-from retrieval import average_precision
+from retrieval import Row as Unfolded
+from retrieval import each_as_example
 
 from earmark_client.audio.features import FeatureExtractor, MelSpec
 from earmark_client.audio.segment import Segmenter
@@ -55,12 +56,9 @@ DIGIT_TAKES = 20
 
 
 @dataclass(frozen=True)
-class Row:
-    """One labelled clip."""
+class Row(Unfolded):
+    """One labelled clip, and the fold that it is tested in."""
 
-    path: Path
-    label: str
-    group: str
     fold: int
 
 
@@ -177,13 +175,8 @@ def by_example(vectors: np.ndarray, rows: list[Row]) -> float:
     """Mean average precision, each clip as query; its own recording neither asked for nor answered."""
     standard, _ = standardized(vectors, vectors)
     standard /= np.linalg.norm(standard, axis=1, keepdims=True)
-    likeness = standard @ standard.T
-    precisions = []
-    for at, row in enumerate(rows):
-        relevant = {str(other.path) for other in rows if other.label == row.label and other.group != row.group}
-        if relevant:
-            ranked = [rows[place] for place in np.argsort(-likeness[at], kind="stable")]
-            precisions.append(average_precision([str(other.path) for other in ranked if other.group != row.group], relevant))
+    order = np.argsort(-standard @ standard.T, axis=1, kind="stable")
+    precisions, _ = each_as_example(rows, lambda place: [str(rows[other].path) for other in order[place]])
     return float(np.mean(precisions))
 
 

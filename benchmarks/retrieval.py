@@ -15,12 +15,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earmark_client.library import Library
 from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,28 @@ def by_words(
     return precisions, firsts
 
 
-def by_example(library: Library, rows: list[Row]) -> tuple[list[float], list[bool]]:
-    """The same for each clip as query, its own group left out; clips without another relevant group are skipped."""
+def each_as_example(rows: Sequence[Row], ranking_of: Callable[[int], Sequence[str]]) -> tuple[list[float], list[bool]]:
+    """The same for each clip as query, its own group left out; clips without another relevant group are skipped.
+
+    Args:
+        rows: the clips.
+        ranking_of: from a clip's place in `rows` to paths, the likest first; its own group may be among them.
+    """
     precisions, firsts = [], []
     groups = {str(row.path): row.group for row in rows}
-    for row in rows:
+    for place, row in enumerate(rows):
         relevant = {str(other.path) for other in rows if other.label == row.label and other.group != row.group}
         if not relevant:
             continue
-        ranked = ranking(library, Query(like=row.path, limit=None, min_score=0.0))
-        ranked = [path for path in ranked if groups[path] != row.group]
+        ranked = [path for path in ranking_of(place) if groups[path] != row.group]
         precisions.append(average_precision(ranked, relevant))
         firsts.append(bool(ranked) and ranked[0] in relevant)
     return precisions, firsts
+
+
+def by_example(library: Library, rows: list[Row]) -> tuple[list[float], list[bool]]:
+    """Average precision and whether the first hit is right, as the library answers."""
+    return each_as_example(rows, lambda place: ranking(library, Query(like=rows[place].path, limit=None, min_score=0.0)))
 
 
 def kept(library: Library, rows: list[Row], queries: dict[str, dict[str, list[str]]]) -> list[bool]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from common import finish, say
 from fewshot import SEED, by_recording, run_episode
-from retrieval import Row, average_precision, read_rows
+from retrieval import Row, each_as_example, read_rows
 from safetensors.numpy import load_file
 
 from earmark_client import ranking
@@ -63,14 +63,10 @@ class Judged:
 
     def by_example(self) -> tuple[float, float]:
         """Mean average precision and share of first hits that are right; `retrieval.py`'s rules."""
-        precisions, firsts = [], []
-        for at, row in enumerate(self.rows):
-            relevant = {str(other.path) for other in self.rows if other.label == row.label and other.group != row.group}
-            if relevant:
-                order = [self.rows[place] for place in np.argsort(-self.scores([at]), kind="stable")]
-                ranked = [str(other.path) for other in order if other.group != row.group]
-                precisions.append(average_precision(ranked, relevant))
-                firsts.append(ranked[0] in relevant)
+        paths = np.array([str(row.path) for row in self.rows])
+        precisions, firsts = each_as_example(
+            self.rows, lambda place: paths[np.argsort(-self.scores([place]), kind="stable")].tolist()
+        )
         return float(np.mean(precisions)), float(np.mean(firsts))
 
     def taught(self) -> list[float]:
