@@ -42,23 +42,25 @@ def rounds_for(plan, epsilon):
 
 
 def a_year():
-    return training_plan(Setting(rounds=10, epsilon=Budget().record_epsilon)), 10
+    setting = Setting(rounds=10, epsilon=Budget().record_epsilon)
+    return training_plan(setting), 10, setting.recipe.rate
 
 
 def a_month():
     plan = shipped_plan(CLIPS, is_lab=False)
-    return plan, rounds_for(plan, Budget().record_epsilon_month)
+    return plan, rounds_for(plan, Budget().record_epsilon_month), 1.0
 
 
 def without_privacy():
     plan = replace(shipped_plan(CLIPS, is_lab=False), noise_multiplier=NO_NOISE, clipping_bound=UNCLIPPED, expected_clips=CLIPS)
-    return plan, 10
+    return plan, 10, 1.0
 
 
-def federated(pool, members, plan, rounds, *, seed, folder):
+def federated(pool, members, regime, *, seed, folder):
     """The head that the product's own federation makes of `members`."""
+    plan, rounds, rate = regime
     authorities, devices = Authorities(), {}
-    profile = Profile(clip_c=10.0, log2_scale_c=16, n_max=64)
+    profile = Profile(clip_c=10.0, log2_scale_c=16, n_max=64, rate=rate)
     judge = Judge(no_gate, publish_nowhere)
     coordinator = Coordinator(Checkpoint(folder), Model(0, SCHEMA, pool.first), profile, authorities.office(), judge)
     for place, own in enumerate(np.array_split(members, DEVICES)):
@@ -89,15 +91,16 @@ def halves(count, seed):
 
 def attacked(regime, targets, folder):
     """Mean AUC and mean true positives at 1 % false ones over `targets` federations: `{attack: (auc, tpr)}`."""
-    (plan, rounds), pool = regime(), make_pool(2 * MEMBERS)
+    way, pool = regime(), make_pool(2 * MEMBERS)
+    plan, rounds, rate = way
     presents, scores = [], []
     for seed, (present, members) in enumerate(halves(SHADOWS, seed=1)):
-        arrays = shadow(pool, members, plan, devices=DEVICES, rounds=rounds, seed=seed)
+        arrays = shadow(pool, members, plan, devices=DEVICES, rounds=rounds, rate=rate, seed=seed)
         presents.append(present)
         scores.append(confidence(pool, arrays, plan.sharpness))
     found = {"loss": [], "lira": []}
     for seed, (present, members) in enumerate(halves(targets, seed=2)):
-        arrays = federated(pool, members, plan, rounds, seed=seed, folder=folder / str(seed))
+        arrays = federated(pool, members, way, seed=seed, folder=folder / str(seed))
         loss = confidence(pool, arrays, plan.sharpness)
         for name, score in (("loss", loss), ("lira", likelihood_ratios(loss, np.array(scores), np.array(presents)))):
             found[name].append((auc(score, present), true_positives(score, present)))

@@ -68,7 +68,7 @@ def confidence(pool, arrays, sharpness=20.0):
     return own - np.log(-np.expm1(np.minimum(own, -1e-9)))
 
 
-def shadow(pool, members, plan, *, devices, rounds, seed):
+def shadow(pool, members, plan, *, devices, rounds, rate, seed):
     """A head as a federation of `devices` might have trained it on `members`, in plain floats and without aggregation's rounding."""
     draw, data = np.random.default_rng(seed), pool.training_set(members)
     shape = (devices, len(members) // devices, SEGMENTS, -1)
@@ -83,7 +83,7 @@ def shadow(pool, members, plan, *, devices, rounds, seed):
             total = _clipped_sums(weights, (with_one, text, missed, data.label_vectors), drawn, plan)
             total = total + plan.noise_multiplier * plan.clipping_bound * draw.standard_normal(weights.shape, "f4")
             weights -= np.float32(plan.learning_rate / plan.expected_clips) * total
-        head = weights.mean(axis=0)
+        head = head + np.float32(rate) * (weights.mean(axis=0) - head)
     return pool.first | {"up": head[:, :-1].copy(), "bias": head[:, -1].copy()}
 
 
