@@ -139,7 +139,7 @@ def without_noise(setting: Setting) -> Setting:
 
 def unclipped(setting: Setting) -> Setting:
     """Return a federation without any of privacy's parts, with the steps that suit it, chosen like the recipe."""
-    recipe = replace(setting.recipe, steps=4, learning_rate=0.2, sharpness=20.0)
+    recipe = replace(setting.recipe, steps=4, learning_rate=0.1, sharpness=40.0)
     return replace(setting, epsilon=None, clips_gradients=False, recipe=recipe)
 
 

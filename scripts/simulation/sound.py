@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-from simulation.public import versions
 
 from earmark_client.audio.decode import Decoder
 from earmark_client.describe import Model
@@ -35,8 +34,8 @@ FOLDS, TEST_FOLD, DEVELOPMENT_FOLD = ("2", "3", "5"), "5", "3"
 """Of ESC-10; its fold 1 belongs to the development benchmark of retrieval and is never read here."""
 TEST_THIRD, DEVELOPMENT_THIRD = 0, 1
 """Which third of the packages, by the CRC of the name, is held out."""
-PUBLIC_CATEGORY = "speech:"
-"""Speech, in any language, that everybody may hear, and no device holds: it says in which directions a head hears."""
+PUBLIC_CATEGORY = "speech:en"
+"""Speech that everybody may hear, and no device holds: it says in which directions a head hears."""
 SEGMENTS_MOST = 8
 """Segments kept of a clip, evenly spaced."""
 
@@ -95,12 +94,12 @@ def listed(folder: Path) -> Iterator[Clip]:
 
 
 def _corpus(folder: Path) -> Iterator[Clip]:
-    """Yield the well-labelled clips and, without a label, speech; labels of one package alone can't be tested."""
+    """Yield the well-labelled clips and, without a label, English speech; labels of one package alone can't be tested."""
     with (folder / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good" or _is_speech(row)]
+        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good" or row["category"] == PUBLIC_CATEGORY]
     packages = defaultdict(set)
     counts: dict[str, int] = defaultdict(int)
-    for row in (row for row in rows if not _is_speech(row)):
+    for row in (row for row in rows if row["category"] != PUBLIC_CATEGORY):
         packages[row["label"]].add(row["package"])
         counts[row["label"]] += 1
     for row in rows:
@@ -108,12 +107,8 @@ def _corpus(folder: Path) -> Iterator[Clip]:
         is_used = row["label_quality"] == "good" and len(packages[label]) > 1 and counts[label] >= 5
         # A third of the packages are left out, chosen by their names: the same ones whatever else is in the folder.
         third = crc32(row["package"].encode()) % 3
-        part = PUBLIC if _is_speech(row) else TEST if is_used and third == TEST_THIRD else TRAINING
+        part = PUBLIC if row["category"] == PUBLIC_CATEGORY else TEST if is_used and third == TEST_THIRD else TRAINING
         yield Clip(folder / row["file"], label if is_used else "", row["package"], part, is_used and third == DEVELOPMENT_THIRD)
-
-
-def _is_speech(row: dict[str, str]) -> bool:
-    return row["category"].startswith(PUBLIC_CATEGORY)
 
 
 def load_sounds(folder: Path, cache: Path, *, is_development: bool = False) -> Sounds:
@@ -164,7 +159,7 @@ def _describe(clips: Sequence[Clip]) -> dict[str, npt.NDArray[Any]]:
         for place, clip in enumerate(clips):
             if place % 500 == 0:
                 print(f"describing clip {place} of {len(clips)}", file=sys.stderr, flush=True)
-            waveforms = _segments(model, decoder, clip)
+            waveforms = _segments(model, decoder, clip.path)
             if waveforms is not None:
                 vectors, output = model.describe(waveforms)
                 encoder.append(output)
@@ -174,24 +169,16 @@ def _describe(clips: Sequence[Clip]) -> dict[str, npt.NDArray[Any]]:
     return {"encoder": np.concatenate(encoder), "text": np.concatenate(text), "starts": starts, "kept": np.array(kept)}
 
 
-def _segments(model: Model, decoder: Decoder, clip: Clip) -> Floats | None:
-    """Return a clip's segments `(n, segment_samples)`, or None if it is silent or can't be read; of public speech, its versions' first."""
+def _segments(model: Model, decoder: Decoder, path: Path) -> Floats | None:
+    """Return a clip's segments `(n, segment_samples)`, or None if it is silent or can't be read."""
+    segmenter = model.segmenter()
     try:
-        with decoder.open(clip.path, roots=(clip.path.parent,)) as stream:
-            if clip.part == PUBLIC:
-                spoken = versions(np.concatenate(list(stream)), crc32(clip.path.name.encode()))
-                cuts = [cut for version in spoken for cut in _cuts(model, [version])[:1]]
-            else:
-                cuts = _cuts(model, stream)
+        with decoder.open(path, roots=(path.parent,)) as stream:
+            cuts = [cut for block in stream for cut in segmenter.push(block)] + segmenter.flush()
     except AudioError as error:
         print(error, file=sys.stderr)
         return None
     if not cuts:
         return None
     places = np.unique(np.linspace(0, len(cuts) - 1, min(len(cuts), SEGMENTS_MOST)).astype(np.int64))
-    return np.stack([cuts[place] for place in places])
-
-
-def _cuts(model: Model, blocks: Iterable[Floats]) -> list[Floats]:
-    segmenter = model.segmenter()
-    return [cut.waveform for cut in [cut for block in blocks for cut in segmenter.push(block)] + segmenter.flush()]
+    return np.stack([cuts[place].waveform for place in places])

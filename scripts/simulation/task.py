@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from simulation.public import axes
 from simulation.sound import DIGITS, PUBLIC, TEST, TRAINING, Sounds
 
 from earmark_client.describe import Model
@@ -96,13 +95,16 @@ def label_vectors(labels: tuple[str, ...]) -> Floats:
 
 
 def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
-    """Return `down` and `shift`: what tells public utterances apart; without any, those of the shipped head."""
-    public = np.flatnonzero(sounds.part == PUBLIC)
-    if len(public) <= rank:
+    """Return `down` and `shift`: the main axes of public speech, centred and of even spread; without any, those of the shipped head."""
+    if not (sounds.part == PUBLIC).any():
         shipped = base_arrays()
         return {"down": shipped["down"][:rank], "shift": shipped["shift"][:rank]}
-    rows, utterances = sounds.rows(public)
-    return axes(sounds.encoder[rows], utterances, rank)
+    rows, _ = sounds.rows(np.flatnonzero(sounds.part == PUBLIC))
+    public = sounds.encoder[rows].astype(np.float64)
+    mean = public.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(public - mean, full_matrices=False)
+    down = axes[:rank] * lengths[0] / lengths[:rank, None]
+    return {"down": down.astype(np.float32), "shift": (-down @ mean).astype(np.float32)}
 
 
 def poor_labels(task: Task) -> list[str]:
