@@ -8,6 +8,7 @@ rounds as epsilon 2 pays for.
 
 import sys
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.support.privacy import ReplayableEntropy
 
 from earmark_client.federation.device import training_plan as shipped_plan
 from earmark_client.federation.training_data import CorrectionTrainer, HeldHead
-from earmark_client.learn.finetune import planned_event
+from earmark_client.learn.finetune import TrainingPlan, planned_event
 from earmark_client.learn.ledger import Budget
 from earmark_server.checkpoint import Checkpoint, Model
 from earmark_server.coordinator import Coordinator, Judge, Profile, no_gate, publish_nowhere
@@ -33,6 +34,14 @@ DEVICES, CLIPS, SHADOWS, TARGETS = 32, 64, 16, 3
 MEMBERS = DEVICES * CLIPS
 
 
+class Regime(NamedTuple):
+    """What devices do in a round, how many rounds there are, and how far the server moves the head along their mean update."""
+
+    plan: TrainingPlan
+    rounds: int
+    rate: float = 1.0
+
+
 def rounds_for(plan, epsilon):
     """How many rounds of `plan` a budget pays for."""
     event, rounds = planned_event(plan, CLIPS), 1
@@ -43,24 +52,23 @@ def rounds_for(plan, epsilon):
 
 def a_year():
     setting = Setting(rounds=10, epsilon=Budget().record_epsilon)
-    return training_plan(setting), 10, setting.recipe.rate
+    return Regime(training_plan(setting), 10, setting.recipe.rate)
 
 
 def a_month():
     plan = shipped_plan(CLIPS, is_lab=False)
-    return plan, rounds_for(plan, Budget().record_epsilon_month), 1.0
+    return Regime(plan, rounds_for(plan, Budget().record_epsilon_month))
 
 
 def without_privacy():
     plan = replace(shipped_plan(CLIPS, is_lab=False), noise_multiplier=NO_NOISE, clipping_bound=UNCLIPPED, expected_clips=CLIPS)
-    return plan, 10, 1.0
+    return Regime(plan, 10)
 
 
 def federated(pool, members, regime, *, seed, folder):
     """The head that the product's own federation makes of `members`."""
-    plan, rounds, rate = regime
     authorities, devices = Authorities(), {}
-    profile = Profile(clip_c=10.0, log2_scale_c=16, n_max=64, rate=rate)
+    profile = Profile(clip_c=10.0, log2_scale_c=16, n_max=64, rate=regime.rate)
     judge = Judge(no_gate, publish_nowhere)
     coordinator = Coordinator(Checkpoint(folder), Model(0, SCHEMA, pool.first), profile, authorities.office(), judge)
     for place, own in enumerate(np.array_split(members, DEVICES)):
@@ -68,16 +76,18 @@ def federated(pool, members, regime, *, seed, folder):
 
         def trainer(_plan, data=data, entropy=entropy):
             model = coordinator.model
-            return CorrectionTrainer(HeldHead(model.version, SCHEMA, model.arrays, data.label_vectors), data, plan, entropy)
+            return CorrectionTrainer(
+                HeldHead(model.version, SCHEMA, model.arrays, data.label_vectors), data, regime.plan, entropy
+            )
 
         alias, device = authorities.device(Floors(), lambda: coordinator.model, trainer)
         devices[alias] = device
     network = Network(devices)
     with one_verification():
-        for _ in range(rounds):
+        for _ in range(regime.rounds):
             assert len(network.run(coordinator).sums) == 1
             network.now_s += 86_400
-    assert coordinator.model.version == rounds
+    assert coordinator.model.version == regime.rounds
     return coordinator.model.arrays
 
 
@@ -89,10 +99,10 @@ def halves(count, seed):
         yield present, draw.permutation(np.flatnonzero(present))
 
 
-def attacked(regime, targets, folder):
+def attacked(make_regime, targets, folder):
     """Mean AUC and mean true positives at 1 % false ones over `targets` federations: `{attack: (auc, tpr)}`."""
-    way, pool = regime(), make_pool(2 * MEMBERS)
-    plan, rounds, rate = way
+    regime, pool = make_regime(), make_pool(2 * MEMBERS)
+    plan, rounds, rate = regime
     presents, scores = [], []
     for seed, (present, members) in enumerate(halves(SHADOWS, seed=1)):
         arrays = shadow(pool, members, plan, devices=DEVICES, rounds=rounds, rate=rate, seed=seed)
@@ -100,12 +110,12 @@ def attacked(regime, targets, folder):
         scores.append(confidence(pool, arrays, plan.sharpness))
     found = {"loss": [], "lira": []}
     for seed, (present, members) in enumerate(halves(targets, seed=2)):
-        arrays = federated(pool, members, way, seed=seed, folder=folder / str(seed))
+        arrays = federated(pool, members, regime, seed=seed, folder=folder / str(seed))
         loss = confidence(pool, arrays, plan.sharpness)
         for name, score in (("loss", loss), ("lira", likelihood_ratios(loss, np.array(scores), np.array(presents)))):
             found[name].append((auc(score, present), true_positives(score, present)))
     for name, pairs in found.items():
-        print(f"{regime.__name__}, {name}: AUC and true positives at 1 % {np.round(pairs, 4).tolist()}")
+        print(f"{make_regime.__name__}, {name}: AUC and true positives at 1 % {np.round(pairs, 4).tolist()}")
     return {name: tuple(np.mean(pairs, axis=0)) for name, pairs in found.items()}
 
 

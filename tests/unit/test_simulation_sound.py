@@ -121,3 +121,18 @@ def test_what_was_computed_is_kept_and_made_anew_for_another_folder(folder, tmp_
     beep(folder / "fsdd" / "recordings" / "4_george_20.wav")
     with pytest.raises(pytest.fail.Exception, match="described again"):
         load_sounds(folder, cache)
+
+
+def test_whoever_interrupts_the_writing_of_the_cache_leaves_none(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache.npz"
+
+    def interrupted(path, **arrays):
+        path.write_bytes(b"PK half an archive")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_sounds(folder, cache)
+    assert not cache.exists()
+    assert len(load_sounds(folder, cache).encoder)
