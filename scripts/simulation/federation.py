@@ -53,7 +53,7 @@ class Recipe:
     expected_clips: int = CLIPS
     """Every clip in every step: what a clip adds to the sum grows as fast as the noise that more steps ask for."""
     steps: int = 1
-    learning_rate: float = 1.25
+    learning_rate: float = 0.8
     sharpness: float = 20.0
     rate: float = 3.0
     """How far the head moves along the mean update; devices step so much less far that `longest` does not cut them."""
@@ -139,7 +139,7 @@ def without_noise(setting: Setting) -> Setting:
 
 def unclipped(setting: Setting) -> Setting:
     """Return a federation without any of privacy's parts, with the steps that suit it, chosen like the recipe."""
-    recipe = replace(setting.recipe, steps=4, learning_rate=0.1, sharpness=40.0)
+    recipe = replace(setting.recipe, steps=4, learning_rate=0.2, sharpness=20.0)
     return replace(setting, epsilon=None, clips_gradients=False, recipe=recipe)
 
 

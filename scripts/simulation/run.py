@@ -57,6 +57,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("earmark", "ray"), default="earmark", help="ray: Flower's, for a few devices")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
     parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
+    parser.add_argument("--runs", type=int, default=1, help="runs of which each cell of the table is the mean")
     parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
     return parser.parse_args(given)
 
@@ -86,7 +87,8 @@ def main(given: list[str] | None = None) -> int:
         return 0
     task = make_task(load_sounds(asked.data, asked.cache, is_development=asked.development), asked.rank)
     if asked.table:
-        print(make_table(task, setting_of(asked), asked.split, devices=tuple(asked.table_devices), write=asked.write))
+        devices, setting = tuple(asked.table_devices), setting_of(asked)
+        print(make_table(task, setting, asked.split, devices=devices, runs=asked.runs, write=asked.write))
         return 0
     print(json.dumps(simulate(task, setting_of(asked), asked.devices, asked.split, is_alone=asked.alone)))
     return 0

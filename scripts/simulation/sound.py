@@ -26,7 +26,7 @@ from earmark_shared.errors import AudioError
 
 Floats = npt.NDArray[np.float32]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TRAINING, TEST, STRANGER, PUBLIC, UNUSED = "training", "test", "stranger", "public", "unused"
+TRAINING, TEST, STRANGER, UNUSED = "training", "test", "stranger", "unused"
 LEFT_OUT_SPEAKER = "theo"
 TEST_TAKES, DEVELOPMENT_TAKES = range(5), range(5, 10)
 """Of every other speaker: the data set's own test split, and what is held out of the rest while choosing."""
@@ -34,8 +34,6 @@ FOLDS, TEST_FOLD, DEVELOPMENT_FOLD = ("2", "3", "5"), "5", "3"
 """Of ESC-10; its fold 1 belongs to the development benchmark of retrieval and is never read here."""
 TEST_THIRD, DEVELOPMENT_THIRD = 0, 1
 """Which third of the packages, by the CRC of the name, is held out."""
-PUBLIC_CATEGORY = "speech:en"
-"""Speech that everybody may hear, and no device holds: it says in which directions a head hears."""
 SEGMENTS_MOST = 8
 """Segments kept of a clip, evenly spaced."""
 
@@ -50,7 +48,7 @@ class Clip:
     owner: str
     """Whose it is: an uploader, a speaker, a package."""
     part: str
-    """TRAINING, TEST (held out), STRANGER (a speaker that no device has heard), PUBLIC (known to everybody) or UNUSED."""
+    """TRAINING, TEST (held out), STRANGER (a speaker that no device has heard) or UNUSED."""
     is_development: bool = False
     """Held out of training while a recipe is chosen; trains when it is reported."""
     is_spoken: bool = False
@@ -94,20 +92,20 @@ def listed(folder: Path) -> Iterator[Clip]:
 
 
 def _corpus(folder: Path) -> Iterator[Clip]:
-    """Yield the well-labelled clips and, without a label, English speech; labels of one package alone can't be tested."""
+    """Yield the well-labelled clips, speech never being one; labels of one package alone can't be tested."""
     with (folder / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good" or row["category"] == PUBLIC_CATEGORY]
+        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good"]
     packages = defaultdict(set)
     counts: dict[str, int] = defaultdict(int)
-    for row in (row for row in rows if row["category"] != PUBLIC_CATEGORY):
+    for row in rows:
         packages[row["label"]].add(row["package"])
         counts[row["label"]] += 1
     for row in rows:
         label = row["label"]
-        is_used = row["label_quality"] == "good" and len(packages[label]) > 1 and counts[label] >= 5
+        is_used = len(packages[label]) > 1 and counts[label] >= 5
         # A third of the packages are left out, chosen by their names: the same ones whatever else is in the folder.
         third = crc32(row["package"].encode()) % 3
-        part = PUBLIC if row["category"] == PUBLIC_CATEGORY else TEST if is_used and third == TEST_THIRD else TRAINING
+        part = TEST if is_used and third == TEST_THIRD else TRAINING
         yield Clip(folder / row["file"], label if is_used else "", row["package"], part, is_used and third == DEVELOPMENT_THIRD)
 
 
@@ -138,7 +136,7 @@ def load_sounds(folder: Path, cache: Path, *, is_development: bool = False) -> S
 
 
 def _part(clip: Clip, *, is_development: bool) -> str:
-    if not is_development or clip.part == PUBLIC:
+    if not is_development:
         return clip.part
     if clip.part != TRAINING:
         return UNUSED

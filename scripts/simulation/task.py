@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from simulation.sound import DIGITS, PUBLIC, TEST, TRAINING, Sounds
+from simulation.axes import load_axes
+from simulation.sound import DIGITS, TEST, TRAINING, Sounds
 
 from earmark_client.describe import Model
 from earmark_client.learn.finetune import TrainingSet
@@ -14,7 +15,6 @@ from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.labeler import mean_direction, query_phrases
 from earmark_client.model.text import TextEncoder
-from earmark_shared.base_head import base_arrays
 from earmark_shared.head import Arrays, Floats, HeadSchema, correct, first_head, unit_rows
 
 Integers = npt.NDArray[np.int64]
@@ -23,6 +23,8 @@ CLIPS = 64
 POOR = 0.3
 """A label whose recall with the base model is below this is one that the base model does poorly."""
 DIRICHLET = 0.5
+HEARD_IN_DIGITS = "speech"
+"""The model's class that spoken digits are heard as."""
 PHRASINGS = ("{}", "the sound of {}")
 """What a label's vector is the mean direction of, as in the shipped head (scripts/build_head.py)."""
 
@@ -68,43 +70,32 @@ class Task:
 
 
 def make_task(sounds: Sounds, rank: int) -> Task:
-    """Return the task of all labels that have held-out clips; `down` hears along the public basis."""
+    """Return the task of all labels that have held-out clips; `down` hears along what tells synthesized words apart."""
     labels = (*DIGITS, *sorted(set(sounds.label[sounds.part == TEST].tolist()) - {"", *DIGITS}))
     labels = tuple(label for label in labels if (sounds.label[sounds.part == TRAINING] == label).any())
     places = {label: place for place, label in enumerate(labels)}
     vectors = label_vectors(labels)
     schema = HeadSchema(sounds.encoder.shape[1], sounds.text.shape[1], rank, ("up",), labels)
-    first = first_head(schema, b"simulation") | public_basis(sounds, rank)
+    first = first_head(schema, b"simulation") | load_axes(Bundle.load(BASE_MODEL), rank)
     target = np.array([places.get(label, -1) for label in sounds.label.tolist()], dtype=np.int64)
     return Task(sounds, schema, first, vectors, target)
 
 
 def label_vectors(labels: tuple[str, ...]) -> Floats:
-    """Return `(labels, outputs)` unit text vectors: the model's own for words that it hears; for the digits, how they differ.
+    """Return `(labels, outputs)` unit text vectors: the model's own for words that it hears; for the digits, speech and how they differ.
 
     What a search compares with is the model's nearest classes; for "three" and "seven" those are the same (cosine 0.98), because the
-    model hears no digits. A schema that adds such labels has to bring vectors that can be told apart: here the sentence model's,
-    less what all of them share.
+    model hears no digits. A schema that adds such labels has to bring vectors that can be told apart: here the sentence model's, less
+    what all of them share, and as much of the class that the model does hear in them. So a correction has to say only which digit.
     """
     model = Model(Bundle.load(BASE_MODEL))
     sentences = TextEncoder(model.bundle)
-    said = {label: mean_direction(sentences.encode(query_phrases(label, PHRASINGS))) for label in labels}
+    said = {label: mean_direction(sentences.encode(query_phrases(label, PHRASINGS))) for label in (*labels, HEARD_IN_DIGITS)}
     shared = np.mean([said[label] for label in labels if label in DIGITS], axis=0)
     understand = model.labeler._head.understand  # noqa: SLF001  a query has another phrasing than a class
-    return unit_rows(np.stack([said[label] - shared if label in DIGITS else understand(said[label])[0] for label in labels]))
-
-
-def public_basis(sounds: Sounds, rank: int) -> dict[str, Floats]:
-    """Return `down` and `shift`: the main axes of public speech, centred and of even spread; without any, those of the shipped head."""
-    if not (sounds.part == PUBLIC).any():
-        shipped = base_arrays()
-        return {"down": shipped["down"][:rank], "shift": shipped["shift"][:rank]}
-    rows, _ = sounds.rows(np.flatnonzero(sounds.part == PUBLIC))
-    public = sounds.encoder[rows].astype(np.float64)
-    mean = public.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(public - mean, full_matrices=False)
-    down = axes[:rank] * lengths[0] / lengths[:rank, None]
-    return {"down": down.astype(np.float32), "shift": (-down @ mean).astype(np.float32)}
+    heard = {label: unit_rows(understand(vector)[0][None])[0] for label, vector in said.items()}
+    differ = {label: unit_rows((said[label] - shared)[None])[0] for label in labels if label in DIGITS}
+    return unit_rows(np.stack([differ[label] + heard[HEARD_IN_DIGITS] if label in DIGITS else heard[label] for label in labels]))
 
 
 def poor_labels(task: Task) -> list[str]:

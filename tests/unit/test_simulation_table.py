@@ -13,7 +13,7 @@ from earmark_shared.head import HeadSchema, first_head, unit_rows
 sys.path.insert(0, str(ROOT / "scripts"))
 from simulation import run, table
 from simulation.federation import Outcome, Recipe, Setting, training_plan, unclipped, without_noise
-from simulation.sound import PUBLIC, STRANGER, TEST, TRAINING, Sounds
+from simulation.sound import STRANGER, TEST, TRAINING, UNUSED, Sounds
 from simulation.table import ROWS, in_row, make_table, markdown, plot
 from simulation.task import CLIPS, Task, accuracy, poor_labels
 
@@ -147,7 +147,7 @@ def test_alone_a_federation_is_compared_with_the_base_model_only(federations):
 
 def test_without_strangers_nothing_is_said_of_them(federations):
     task = made_up()
-    sounds = replace(task.sounds, part=np.where(task.sounds.part == STRANGER, PUBLIC, task.sounds.part))
+    sounds = replace(task.sounds, part=np.where(task.sounds.part == STRANGER, UNUSED, task.sounds.part))
     said = run.simulate(replace(task, sounds=sounds), Setting(rounds=2, epsilon=8.0), 20, "uploader", is_alone=True)
     assert not [key for key in said if key.startswith("new_speaker")]
 
