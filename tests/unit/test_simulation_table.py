@@ -86,19 +86,30 @@ def test_a_table_has_every_federation_and_says_what_it_is_on(federations, tmp_pa
     lines = text.splitlines()
     assert lines[0] == "| epsilon | 20 devices | 21 devices |"
     assert lines[2:8] == [f"| {row} | {cell} | {cell} |" for row, cell in zip(ROWS, ["1.000"] * 2 + ["0.000"] * 4, strict=True)]
-    assert "Base model 0.000, on 1 of 3 labels." in text
-    assert "20 devices: distinct clips; trained in one place without privacy 1.000." in text
+    every = lines[lines.index("All labels:") + 2 :]
+    assert every[2:8] == [f"| {row} | {cell} | {cell} |" for row, cell in zip(ROWS, ["1.000"] * 2 + ["0.667"] * 4, strict=True)]
+    assert "Base model 0.000 on 1 of 3 labels, 0.667 on all." in text
+    assert "20 devices: distinct clips; trained in one place without privacy 1.000 and 1.000 (all labels)." in text
     assert "21 devices: clips drawn again across devices" in text
     assert (tmp_path / "deep" / "table.md").read_text() == text
 
 
+def test_a_cell_is_the_mean_of_several_runs_on_splits_of_their_own(federations, monkeypatch):
+    seen = []
+    monkeypatch.setattr(table, "split", lambda task, count, how, rng: (seen.append(rng.integers(1 << 30)) or [], False))
+    make_table(made_up(), Setting(rounds=2, epsilon=8.0, seed=4), "dirichlet", devices=(20,), runs=3)
+    assert [setting.seed for _, setting in federations] == [4, 5, 6] * len(ROWS)
+    assert seen == [np.random.default_rng(seed).integers(1 << 30) for seed in (4, 5, 6)]
+    assert "| 8 | 0.200 (0.100 to 0.300) |" in markdown({("8", 20): CELLS["8", 20]}, (20,))
+
+
 def test_a_table_that_is_not_done_shows_what_there_is():
-    lines = markdown({("8", 20): [0.1, 0.25]}, (20, 30))
+    lines = markdown({("8", 20): np.array([[0.1, 0.25]])}, (20, 30))
     assert lines[4] == "| 8 | 0.250 |  |"
     assert lines[5] == "| 4 |  |  |"
 
 
-CELLS = {(row, count): [0.1, 0.2] for row in ROWS for count in (20, 50, 200)}
+CELLS = {(row, count): np.array([[0.1, 0.1], [0.1, 0.3]]) for row in ROWS for count in (20, 50, 200)}
 
 
 def test_without_matplotlib_it_is_said_that_there_is_no_plot(tmp_path, monkeypatch):
@@ -120,7 +131,7 @@ def test_a_plot_shows_every_row_by_epsilon_by_round_and_by_devices(tmp_path, mon
     assert [list(call.args[0]) for call in by_epsilon.plot.call_args_list] == [[8.0, 4.0, 2.0, 1.0]] * 3
     assert by_epsilon.axhline.call_count == 3
     assert [call.kwargs["label"] for call in by_round.plot.call_args_list] == [*ROWS[:2], *(f"epsilon {row}" for row in ROWS[2:])]
-    assert [list(call.args[1]) for call in by_devices.plot.call_args_list] == [[0.2] * 3] * len(ROWS)
+    assert [list(call.args[1]) for call in by_devices.plot.call_args_list] == [pytest.approx([0.2] * 3)] * len(ROWS)
     assert "50 devices" in by_round.set.call_args.kwargs["xlabel"]
     assert figure.savefig.call_args.args == (tmp_path / "plot.png",)
 
