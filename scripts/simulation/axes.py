@@ -1,7 +1,7 @@
 """The directions that a simulated head hears in: what tells synthesized words apart, whoever says them.
 
 The noise of private training costs the same in every direction, so that those have to be few and to matter. `word_axes.safetensors`
-holds what scripts/build_word_axes.py learned from simulation/words.py: no device's sound, and none of the labels.
+holds what scripts/build_word_axes.py learned from simulation/words.py: no device's sound, and no digit.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from earmark_client.model.bundle import Bundle
+from earmark_shared.errors import ModelError
 
 Floats = npt.NDArray[np.float32]
 PATH = Path(__file__).with_name("word_axes.safetensors")
@@ -22,10 +23,6 @@ RANK = 64
 """Directions kept: a federated correction has room for 65 (25,000 numbers, 384 a direction)."""
 EVENNESS = 0.1
 """Added to the spread within words, in units of its mean over all inputs: directions that hardly vary must not count most."""
-
-
-class WordAxesError(Exception):
-    """The directions on disk don't suit: the message says what to do."""
 
 
 def discriminants(outputs: Floats, words: npt.NDArray[np.int64], rank: int) -> dict[str, Floats]:
@@ -62,14 +59,14 @@ def load_axes(bundle: Bundle, rank: int, path: Path = PATH) -> dict[str, Floats]
     """Return the first `rank` directions as `down` `(rank, inputs)` and `shift` `(rank,)`.
 
     Raises:
-        WordAxesError: they are of another encoder's outputs, or too few.
+        ModelError: they are of another encoder's outputs, or too few.
     """
     with safe_open(path, framework="numpy") as file:
         axes = {name: file.get_tensor(name)[:rank] for name in ("down", "shift")}
         if file.metadata()["encoder"] != _encoder(bundle):
-            raise WordAxesError(f"{path}: made for another encoder than {bundle.version}'s; run `make axes`")
+            raise ModelError(f"{path} was made for another encoder than {bundle.version}'s", hint="run `make axes`")
     if len(axes["down"]) < rank:
-        raise WordAxesError(f"{path}: {len(axes['down'])} directions; ask for no more (--rank)")
+        raise ModelError(f"{path} holds {len(axes['down'])} directions", hint="ask for no more (--rank)")
     return axes
 
 

@@ -27,6 +27,7 @@ from simulation.table import DEVICES, make_table
 from simulation.task import Task, accuracy, make_task, poor_labels, split
 
 from earmark_client import blas
+from earmark_shared.errors import EarmarkError
 from earmark_shared.head import Arrays
 
 SPLITS = ("uploader", "speaker", "dirichlet")
@@ -57,7 +58,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("earmark", "ray"), default="earmark", help="ray: Flower's, for a few devices")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
     parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
-    parser.add_argument("--runs", type=int, default=1, help="runs of which each cell of the table is the mean")
+    parser.add_argument("--runs", type=count, default=1, help="runs of which each cell of the table is the mean")
     parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
     return parser.parse_args(given)
 
@@ -72,6 +73,13 @@ def epsilon(text: str) -> float | None:
     return value
 
 
+def count(text: str) -> int:
+    """Read a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError("a whole number above 0")
+    return int(text)
+
+
 def setting_of(asked: argparse.Namespace) -> Setting:
     """Return what the command line asks for."""
     recipe = Recipe(rank=asked.rank, learning_rate=asked.step, sharpness=asked.sharpness)
@@ -79,9 +87,17 @@ def setting_of(asked: argparse.Namespace) -> Setting:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Simulate, and print what came of it."""
+    """Simulate, and print what came of it; return the exit code."""
     asked = arguments(given)
     blas.use_one_thread()
+    try:
+        return _run(asked)
+    except EarmarkError as error:
+        print(f"{error}; {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(asked: argparse.Namespace) -> int:
     if asked.engine == "ray":
         print(json.dumps(simulate_on_ray(asked)))
         return 0

@@ -93,9 +93,14 @@ def label_vectors(labels: tuple[str, ...]) -> Floats:
     said = {label: mean_direction(sentences.encode(query_phrases(label, PHRASINGS))) for label in (*labels, HEARD_IN_DIGITS)}
     shared = np.mean([said[label] for label in labels if label in DIGITS], axis=0)
     understand = model.labeler._head.understand  # noqa: SLF001  a query has another phrasing than a class
-    heard = {label: unit_rows(understand(vector)[0][None])[0] for label, vector in said.items()}
-    differ = {label: unit_rows((said[label] - shared)[None])[0] for label in labels if label in DIGITS}
-    return unit_rows(np.stack([differ[label] + heard[HEARD_IN_DIGITS] if label in DIGITS else heard[label] for label in labels]))
+    speech, _, _ = understand(said[HEARD_IN_DIGITS])
+
+    def vector(label: str) -> Floats:
+        if label not in DIGITS:
+            return understand(said[label])[0]
+        return unit_rows((said[label] - shared)[None])[0] + unit_rows(speech[None])[0]
+
+    return unit_rows(np.stack([vector(label) for label in labels]))
 
 
 def poor_labels(task: Task) -> list[str]:

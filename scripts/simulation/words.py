@@ -1,4 +1,4 @@
-"""Words that eSpeak NG says in many voices, each through another channel: public speech, of which no word is a label.
+"""Words that eSpeak NG says in many voices, each through another channel: public speech, and no digit in it.
 
 The library is GPL-3.0-or-later and comes in the wheel `espeakng-loader`, an extra that only scripts/build_word_axes.py needs.
 """
@@ -20,7 +20,7 @@ from earmark_client.describe import Model
 Floats = npt.NDArray[np.float32]
 
 WORDS = tuple(Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split())
-"""Common ones; no number and no label among them."""
+"""Common ones; no digit among them."""
 RENDERINGS = 16
 """Of each word."""
 ACCENTS = ("en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc", "en-gb-x-gbclan")
@@ -91,8 +91,8 @@ class Speaker:
         self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
         waveform = np.concatenate(self._parts)
-        heard = np.flatnonzero(np.abs(waveform) > TRIM * np.abs(waveform).max())
-        return waveform[heard[0] : heard[-1] + 1]
+        loud = np.flatnonzero(np.abs(waveform) > TRIM * np.abs(waveform).max())
+        return waveform[loud[0] : loud[-1] + 1]
 
     def _take(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
         if count > 0:

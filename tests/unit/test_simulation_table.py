@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.house.sources import ROOT
 
+from earmark_shared.errors import ModelError
 from earmark_shared.head import HeadSchema, first_head, unit_rows
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -170,3 +171,20 @@ def test_the_command_line_s_recipe_is_the_federation_s():
         ["--data", "folder", "--epsilon", "none", "--rank", "8", "--step", "2", "--lies", "0.1", "--workers", "1"]
     )
     assert run.setting_of(asked) == Setting(rounds=10, epsilon=None, lies=0.1, recipe=Recipe(rank=8, learning_rate=2.0))
+
+
+@pytest.mark.parametrize("runs", ["0", "-1", "some"])
+def test_a_table_of_no_runs_is_not_begun(runs, capsys):
+    with pytest.raises(SystemExit):
+        run.arguments(["--data", "folder", "--runs", runs])
+    assert "a whole number above 0" in capsys.readouterr().err
+
+
+def test_what_is_refused_is_said_with_its_remedy_and_ends_with_its_code(monkeypatch, capsys):
+    def refused(sounds, rank):
+        raise ModelError("the directions are another encoder's", hint="run `make axes`")
+
+    monkeypatch.setattr(run, "load_sounds", lambda *_, **__: None)
+    monkeypatch.setattr(run, "make_task", refused)
+    assert run.main(["--data", "folder"]) == ModelError.exit_code
+    assert capsys.readouterr().err == "the directions are another encoder's; run `make axes`\n"
