@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from earmark_client import updating
 from earmark_client.records import Status
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def take_census(home: Home, model: Model) -> Status:
     """Count what is in `home`, whose model in force is `model`."""
     database = home.database
-    counts = database.counts()
+    counts, waiting = database.counts(), updating.read_state(database).waiting
     return Status(
         home=str(home.folder),
         model=model.version,
@@ -27,4 +28,5 @@ def take_census(home: Home, model: Model) -> Status:
         own_labels=len(database.label_list()),
         is_rolled_back=home.is_rolled_back,
         unheard=database.unheard(model.base_version),
+        waiting_release=waiting.number if waiting else 0,
     )

@@ -123,3 +123,5 @@ class Status:
     is_rolled_back: bool
     unheard: int = 0
     """Clips that the model in force has not heard, since their files were gone when it took over."""
+    waiting_release: int = 0
+    """Number of a release that other devices try first, or 0; `earmark update` puts it in force at once."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from earmark_shared.release import Release
 
 STATE = "model"
+TRIAL_S = 86_400
+"""How long the others wait: time for an operator to take back what does harm (`earmark-server take-back`)."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,32 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
     Raises:
         ModelError: it is for another base model, or its files are not what they were. DiskFullError: the old model stays.
     """
-    if release.base != model.base_version:
-        raise ModelError(f"Release {release.number} is for another base model than {model.base_version}.", hint="Update Earmark.")
-    check_in_force(home.database, model)
-    target = _with(home, model, release)
-    _check_sides(target)
+    target = _check_fits(home, model, release)
     state = read_state(home.database)
     if state.active == release:
         return
     _write_state(home.database, replace(state, next=release))
     after = ActiveState(active=release, has_previous=True, previous=state.active, taken_back=state.taken_back)
     _switch(home, target, after, on_progress)
+
+
+def receive(home: Home, model: Model, release: Release, *, tries_first: bool, now_s: int) -> None:
+    """Take a staged release that came unasked: at once where it is tried first, elsewhere when it has been known for a day.
+
+    Until then it waits, and `ActiveState.newest` names it. One that is known or older changes nothing. The caller holds the home's lock.
+
+    Raises:
+        ModelError: as `install`.
+    """
+    state = read_state(home.database)
+    if release.number <= max(state.active.number if state.active else 0, state.taken_back):
+        return
+    is_tried = state.waiting == release and now_s >= state.waiting_since_s + TRIAL_S
+    if tries_first or is_tried:
+        install(home, model, release)
+    elif state.waiting != release:
+        _check_fits(home, model, release)
+        _write_state(home.database, replace(state, waiting=release, waiting_since_s=now_s))
 
 
 def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
@@ -89,7 +106,9 @@ def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], 
     if not state.has_previous:
         raise NotInLibraryError("There is no model to go back to.", hint="`earmark status` names the one in force.")
     number = state.active.number if state.active else 0
-    after = ActiveState(active=state.previous, taken_back=max(number, state.taken_back))
+    after = replace(
+        state, active=state.previous, has_previous=False, previous=None, next=None, taken_back=max(number, state.taken_back)
+    )
     _switch(home, _with(home, model, _fitting(state.previous, model)), after, on_progress)
 
 
@@ -115,7 +134,7 @@ def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable
         for version in database.model_versions():
             if "+" in version and version not in {release.version for release in kept}:
                 database.delete_vectors(version)
-    forget_others(models_folder(home), kept)
+    forget_others(models_folder(home), kept | ({after.waiting} if after.waiting else set()))
 
 
 def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgress], None] | None) -> None:
@@ -173,6 +192,16 @@ def _with(home: Home, model: Model, release: Release | None) -> Model:
 def _fitting(release: Release | None, model: Model) -> Release | None:
     """The release, unless it corrects another base model than the one that is installed."""
     return release if release is not None and release.base == model.base_version else None
+
+
+def _check_fits(home: Home, model: Model, release: Release) -> Model:
+    """The model with the release's head; ModelError if they don't belong together."""
+    if release.base != model.base_version:
+        raise ModelError(f"Release {release.number} is for another base model than {model.base_version}.", hint="Update Earmark.")
+    check_in_force(home.database, model)
+    target = _with(home, model, release)
+    _check_sides(target)
+    return target
 
 
 def _check_sides(target: Model) -> None:

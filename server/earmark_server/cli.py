@@ -26,7 +26,7 @@ from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
 from earmark_shared.files import harden_process
 from earmark_shared.head import HeadSchema
-from earmark_shared.release import load_head
+from earmark_shared.release import is_canary, load_head
 
 GRACE_S = 5.0
 LAB_BANNER = "LAB: five devices make a cohort here; for demonstrations only, and it can't be undone"
@@ -245,6 +245,7 @@ def _record(device: Device) -> dict[str, object]:
         "lab": device.is_lab,
         "node_key": public_openssh(device.node_key).decode(),
         "is_node": device.is_node,
+        "is_canary": is_canary(device.alias),
     }
 
 

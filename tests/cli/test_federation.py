@@ -15,6 +15,7 @@ from earmark_client.federation.identity import load_membership
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 from earmark_server.cli import main as server_main
+from earmark_shared.release import is_canary
 
 
 class Person:
@@ -88,6 +89,7 @@ def test_a_lab_from_its_making_to_its_end(person):
         person.earmark("join", again["address"], "--token", again["token"], "--yes", "--lab")
         assert "left the federation" in person.earmark("erase", "--yes").err
     assert [(device["state"], device["lab"]) for device in person.devices()] == [("revoked", True)] * 2
+    assert all(device["is_canary"] == is_canary(bytes.fromhex(device["alias"])) for device in person.devices())
 
 
 def keys_of(person):

@@ -2,8 +2,9 @@
 
     participant = open_participant(home, secret, model, clock=time.time)
 
-Before each round the device asks who was shut out and what was released, and installs the newest release first: a round is always
-about the head that the device itself searches with.
+Before each round the device asks who was shut out and what was released. A round is always about the newest release. Canary devices
+(one in twenty) and lab homes search with it from then on; the others a day later, when those have tried it, or when their person runs
+`earmark update`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from earmark_shared.enrolment import read_plan_key
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256, unit_rows
 from earmark_shared.privacy.mechanism import public_bucket
+from earmark_shared.release import is_canary
 from earmark_shared.round import COHORT_LEAST, LAB_COHORT_LEAST, Floors
 from earmark_shared.secagg import checks
 
@@ -84,8 +86,8 @@ class RoundDevice:
         return CorrectionTrainer(head, data, training_plan(data.clip_count, is_lab=is_lab), os.urandom)
 
     def head(self) -> HeldHead:
-        """Return the head in force: the newest installed release, or the first head before any."""
-        release = updating.read_state(self.home.database).active
+        """Return the head that rounds are about: the newest release, in force here or not yet; the first head before any."""
+        release = updating.read_state(self.home.database).newest
         if release is None:
             version, schema, arrays = FIRST_VERSION, base_schema(), base_arrays()
         else:
@@ -102,10 +104,10 @@ class RoundDevice:
         with self.home.lock():
             enrolment = enrol.follow(self.home.database, enrol.World(self.clock, os.urandom))
             release = fetch_newest(self.home, clock=self.clock)
-            state = updating.read_state(self.home.database)
-            known = max(state.active.number if state.active else FIRST_VERSION, state.taken_back)
-            if release is not None and release.number > known:
-                updating.install(self.home, self.model, release)
+            if release is not None:
+                membership = enrol.joined(self.home.database)
+                tries_first = membership.is_lab or is_canary(membership.alias)
+                updating.receive(self.home, self.model, release, tries_first=tries_first, now_s=int(self.clock()))
         return enrolment
 
 

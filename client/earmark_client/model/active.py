@@ -74,6 +74,15 @@ class ActiveState:
     """A release whose vectors are being made; searches still use `active`."""
     taken_back: int = 0
     """Number of the newest release that the person went back from; not to be installed again unless asked for."""
+    waiting: Release | None = None
+    """A newer release that canary devices try first: rounds are about it, searches don't use it yet."""
+    waiting_since_s: int = 0
+    """When this device saw it first, in Unix seconds."""
+
+    @property
+    def newest(self) -> Release | None:
+        """What a round is about: the newest release that this device knows and nobody here went back from."""
+        return self.active if self.waiting is None else self.waiting
 
     def to_json(self) -> str:
         """Return the state as the database keeps it."""
@@ -84,8 +93,15 @@ class ActiveState:
         """Read what `to_json` wrote; ModelError if it is anything else."""
         try:
             table: dict[str, Any] = json.loads(text)
-            releases = {name: _release(table.pop(name)) for name in ("active", "previous", "next")}
-            return cls(**releases, has_previous=bool(table["has_previous"]), taken_back=int(table["taken_back"]))
+            return cls(
+                active=_release(table["active"]),
+                has_previous=bool(table["has_previous"]),
+                previous=_release(table["previous"]),
+                next=_release(table["next"]),
+                taken_back=int(table["taken_back"]),
+                waiting=_release(table.get("waiting")),  # what was stored before 2026-11-28 has neither of these
+                waiting_since_s=int(table.get("waiting_since_s", 0)),
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError("What this library knows of its model can't be read.") from error
 

@@ -1,0 +1,167 @@
+"""One device in twenty searches with a release first; all train from it at once, and the others search with it a day later."""
+
+import json
+import os
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from earmark_client import updating
+from earmark_client.federation import device
+from earmark_client.library import Library
+from earmark_client.model.active import ActiveState
+from earmark_client.store.keys import KeyFile
+from earmark_server.publish import create_repository
+from earmark_shared.base_head import base_arrays, base_schema, base_version
+from earmark_shared.errors import ModelError
+from earmark_shared.head import arrays_sha256
+from earmark_shared.release import is_canary, make_release
+from tests.soundmaker import tone, write_sound
+from tests.support.federation import Federation
+
+DAY_S = 86_400
+
+
+def head(step):
+    arrays = base_arrays()
+    return arrays | {"up": arrays["up"] + np.float32(step)}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filled")
+    with Library.create(folder / "home", unlock=KeyFile(folder / "key")) as library:
+        library.add([write_sound(folder, "hum", tone(2, 220))])
+    return folder
+
+
+class Enrolled:
+    """A library in a federation whose server serves releases."""
+
+    def __init__(self, server, library):
+        self.server, self.library = server, library
+        server.join(library.home.database, as_lab=server.authority.settings.is_lab)
+        self.device = device.RoundDevice(library.home, library._model, None, server.clock)
+
+    def release(self, step):
+        return self.server.repository.publish(head(step), base_schema(), base=base_version())
+
+    def ask(self, *, later_s=0):
+        """What the device holds for a round that begins so much later; it asks for news and releases first."""
+        self.server.clock.shift_s += later_s
+        return self.device.member(int(self.server.clock())).model
+
+    @property
+    def in_force(self):
+        active = updating.read_state(self.library.home.database).active
+        return active.number if active else 0
+
+
+@contextmanager
+def federation_of(library, folder, *, is_lab=False):
+    server = Federation(folder, is_lab=is_lab)
+    places = server.authority.places
+    server.repository = create_repository(places.tuf_root.parent, places.release_keys, clock=server.clock)
+    with server.serving():
+        yield Enrolled(server, library)
+    server.close()
+
+
+@pytest.fixture
+def enrolled(tmp_path, library, monkeypatch):
+    """A device that is no canary."""
+    monkeypatch.setattr(device, "is_canary", lambda _alias: False)
+    with federation_of(library, tmp_path / "srv") as made:
+        yield made
+
+
+def test_a_round_is_about_a_release_at_once_and_searches_use_it_a_day_later(enrolled):
+    enrolled.release(0.01)
+    held = enrolled.ask()
+    assert (held.version, held.model_sha256) == (1, arrays_sha256(base_schema(), head(0.01)))
+    assert (enrolled.in_force, enrolled.library.status().waiting_release) == (0, 1)
+    assert enrolled.library.status().model == base_version()
+    assert enrolled.ask(later_s=DAY_S - 60).version == 1
+    assert enrolled.in_force == 0
+    assert enrolled.ask(later_s=60).version == 1
+    assert (enrolled.in_force, enrolled.library.status().waiting_release) == (1, 0)
+    assert enrolled.library.status().model.startswith(f"{base_version()}+")
+
+
+def test_a_canary_searches_with_it_at_once(enrolled, monkeypatch):
+    monkeypatch.setattr(device, "is_canary", lambda _alias: True)
+    enrolled.release(0.01)
+    assert enrolled.ask().version == enrolled.in_force == 1
+
+
+def test_a_lab_does_not_wait(tmp_path, library, monkeypatch):
+    monkeypatch.setattr(device, "is_canary", lambda _alias: False)
+    with federation_of(library, tmp_path / "srv", is_lab=True) as enrolled:
+        enrolled.release(0.01)
+        assert enrolled.ask().version == enrolled.in_force == 1
+
+
+def bad_release_taken_back(enrolled):
+    """What is in force day by day while a second release, a bad one, is out for half a day."""
+    enrolled.release(0.01)
+    enrolled.ask()
+    seen = [enrolled.ask(later_s=DAY_S) and enrolled.in_force]
+    enrolled.release(1.0)
+    assert enrolled.ask().version == 2
+    seen.append(enrolled.in_force)
+    enrolled.server.repository.take_back(1)
+    assert enrolled.ask(later_s=DAY_S // 2).version == 3
+    seen.append(enrolled.in_force)
+    enrolled.ask(later_s=DAY_S)
+    return [*seen, enrolled.in_force]
+
+
+def test_what_an_operator_takes_back_within_the_day_no_other_device_ever_searches_with(enrolled):
+    assert bad_release_taken_back(enrolled) == [1, 1, 1, 3]
+
+
+def test_control_without_the_wait_everybody_searches_with_it(enrolled, monkeypatch):
+    monkeypatch.setattr(device, "is_canary", lambda _alias: True)
+    assert bad_release_taken_back(enrolled) == [1, 2, 3, 3]
+
+
+def test_who_asks_for_it_gets_it_at_once_and_who_went_back_is_not_asked_again(enrolled):
+    release = enrolled.release(0.01)
+    enrolled.ask()
+    enrolled.library.update(release)
+    assert (enrolled.in_force, enrolled.library.status().waiting_release) == (1, 0)
+    enrolled.library.roll_back()
+    assert enrolled.ask(later_s=2 * DAY_S).version == enrolled.in_force == 0
+
+
+def test_a_release_that_waits_outlives_a_rollback_and_its_files_are_kept(enrolled):
+    enrolled.release(0.01)
+    enrolled.ask()
+    enrolled.library.update(updating.read_state(enrolled.library.home.database).waiting)
+    enrolled.release(0.02)
+    assert enrolled.ask().version == 2
+    enrolled.library.roll_back()
+    assert (enrolled.in_force, enrolled.library.status().waiting_release) == (0, 2)
+    assert enrolled.device.head().version == 2
+    assert enrolled.ask(later_s=DAY_S).version == enrolled.in_force == 2
+
+
+def test_one_for_another_base_model_is_refused_and_does_not_wait(enrolled):
+    waiting = make_release(1, "other-0123456789ab", base_schema(), b"")
+    with pytest.raises(ModelError, match="another base"):
+        updating.receive(enrolled.library.home, enrolled.library._model, waiting, tries_first=False, now_s=0)
+    assert enrolled.library.status().waiting_release == 0
+
+
+def test_one_device_in_twenty_is_a_canary_and_stays_one():
+    aliases = [os.urandom(16) for _ in range(20_000)]
+    chosen = [is_canary(alias) for alias in aliases]
+    assert 0.04 < np.mean(chosen) < 0.06
+    assert chosen == [is_canary(alias) for alias in aliases]
+
+
+def test_what_was_stored_before_releases_waited_can_be_read():
+    stored = json.loads(ActiveState(taken_back=3).to_json())
+    del stored["waiting"], stored["waiting_since_s"]
+    assert ActiveState.from_json(json.dumps(stored)) == ActiveState(taken_back=3)
