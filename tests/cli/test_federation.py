@@ -5,13 +5,16 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
 
+from earmark_client.cli import federation_cmds
 from earmark_client.cli.main import main as earmark_main
 from earmark_client.federation import LAB_BANNER
 from earmark_client.federation.identity import load_membership
+from earmark_client.federation.spending import open_ledger
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 from earmark_server.cli import main as server_main
@@ -99,6 +102,24 @@ def keys_of(person):
     found = (bytes(keys.identity.private_bytes()), bytes(keys.node.private_bytes()))
     assert all(found)
     return found
+
+
+def test_a_budget_is_renewed_after_a_year_by_a_person_who_agrees(person, monkeypatch):
+    person.earmark("init")
+    person.earmark("privacy")
+    assert "days to go" in person.earmark("privacy", "--renew", "--yes", code=51).err
+    later_s = time.time() + 366 * 86_400
+    monkeypatch.setattr(federation_cmds.time, "time", lambda: later_s)
+    assert "--yes" in person.earmark("privacy", "--renew", code=2).err
+    assert epochs(person) == 1
+    assert person.earmark("privacy", "--renew", "--yes").out.startswith("Each clip: epsilon 0.00")
+    assert epochs(person) == 2
+    assert "days to go" in person.earmark("privacy", "--renew", "--yes", code=51).err
+
+
+def epochs(person):
+    with open_home(person.folder / "home", KeyFile(person.folder / "key")) as home:
+        return len(open_ledger(home, KeyFile(person.folder / "key"), clock=time.time).rows())
 
 
 def test_what_is_wrong_is_said_with_a_code(person):

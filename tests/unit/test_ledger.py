@@ -122,10 +122,14 @@ def test_a_new_budget_takes_a_year_and_a_person(house, cheap):
     ledger.reserve(charge(1, record=dataclasses.replace(SMALL, steps=20)))
     assert ledger.epoch_started_s() == 0
     house.clock.now_s += YEAR_S - 1
-    with pytest.raises(BudgetError, match="365 days"):
-        ledger.renew()
+    for refused in (ledger.renew, ledger.check_renewable):
+        with pytest.raises(BudgetError, match="365 days") as told:
+            refused()
+        assert told.value.hint == "days to go: 1"
     assert ledger.spent().record == 2.0, "time alone renews nothing"
     house.clock.now_s += 1
+    ledger.check_renewable()
+    assert ledger.spent().record == 2.0, "nor does asking"
     ledger.renew()
     assert ledger.spent().record == 0.0
     assert ledger.epoch_started_s() == int(house.clock.now_s)

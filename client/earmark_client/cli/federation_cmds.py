@@ -33,6 +33,10 @@ LAB = "As a lab home, for good: rounds of five devices are accepted, and nothing
 LEAVING = (
     "Leave the federation at {place}? The server revokes this device for good; what it gave to released models stays in them."
 )
+RENEWING = (
+    "Begin a new data epoch, with a budget of epsilon {budget:g}? Clips that are here now never train again, and what was spent on "
+    "them stays spent; clips that come from now on are counted anew."
+)
 FORWARD = "Put release {number} in force? Clips get their labels anew; `earmark update --rollback` undoes it."
 BACK = "Go back to the model before? Clips get their labels anew."
 OFFLINE = "Delete this device's keys without telling the server? It goes on listing the device until the certificate ends."
@@ -80,16 +84,23 @@ def leave(session: Session, *, is_offline: bool, is_agreed: bool) -> None:
     session.output.note("left; this device's keys are deleted")
 
 
-@click.command("privacy", epilog=examples("earmark privacy"))
+@click.command("privacy", epilog=examples("earmark privacy", "earmark privacy --renew"))
+@click.option("--renew", "is_renewed", is_flag=True, help="Begin a new data epoch with a full budget, a year after the last.")
+@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @json_option
 @click.pass_obj
-def privacy(session: Session, *, as_json: bool) -> None:
+def privacy(session: Session, *, is_renewed: bool, is_agreed: bool, as_json: bool) -> None:
     """Say in plain words what privacy was spent, what left this device, and what is not claimed."""
     from earmark_client.federation.spending import open_ledger
     from earmark_client.learn.report import plain_words, privacy_report
 
     with _home(session) as (home, unlock):
-        report = privacy_report(open_ledger(home, unlock, clock=time.time))
+        ledger = open_ledger(home, unlock, clock=time.time)
+        if is_renewed:
+            ledger.check_renewable()
+            session.confirm(RENEWING.format(budget=ledger.budget.record_epsilon), is_agreed=is_agreed)
+            ledger.renew()
+        report = privacy_report(ledger)
     if as_json:
         session.output.records([asdict(report)])
         return

@@ -162,6 +162,10 @@ class Ledger:
             raise LedgerError("only who reserved can know that nothing was sent")
         self._settle(charge, State.RELEASED)
 
+    def check_renewable(self) -> None:
+        """Pass when a year has gone by since the epoch began; else raise as `renew` would, before anybody is asked."""
+        self._renewed_at_s(self.rows())
+
     def renew(self) -> None:
         """Begin a new data epoch with a full budget; the caller has asked the person.
 
@@ -170,12 +174,15 @@ class Ledger:
         """
         with self._storage.transaction():
             rows = self._read(self._storage)
-            now_s = self._now(rows)
-            began_s = max(row.at_s for row in rows if row.state == State.OPENED)
-            if now_s - began_s < YEAR_S:
-                raise BudgetError("a budget lasts 365 days", hint=f"{(YEAR_S - now_s + began_s) // DAY_S + 1} days to go")
-            rows.append(self._append(rows, _EPOCH, State.OPENED, at_s=now_s))
+            rows.append(self._append(rows, _EPOCH, State.OPENED, at_s=self._renewed_at_s(rows)))
         self._mirror(rows)
+
+    def _renewed_at_s(self, rows: Sequence[Row]) -> int:
+        now_s = self._now(rows)
+        left_s = YEAR_S - now_s + max(row.at_s for row in rows if row.state == State.OPENED)
+        if left_s > 0:
+            raise BudgetError("a budget lasts 365 days", hint=f"days to go: {-(-left_s // DAY_S)}")
+        return now_s
 
     def _settle(self, charge: Charge, state: State) -> None:
         with self._storage.transaction():
