@@ -72,27 +72,36 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
     if state.active == release:
         return
     _write_state(home.database, replace(state, next=release))
-    after = ActiveState(active=release, has_previous=True, previous=state.active, taken_back=state.taken_back)
+    latest = state.latest if state.latest is not None and state.latest.number > release.number else None
+    after = ActiveState(active=release, has_previous=True, previous=state.active, taken_back=state.taken_back, latest=latest)
     _switch(home, target, after, on_progress)
 
 
 def receive(home: Home, model: Model, release: Release, *, tries_first: bool, now_s: int) -> None:
     """Take a staged release that came unasked: at once where it is tried first, elsewhere when it has been known for a day.
 
-    Until then it waits, and `ActiveState.newest` names it. One that is known or older changes nothing. The caller holds the home's lock.
+    One that comes while another waits takes its turn, or a federation that releases daily would never get anything in force; but where
+    what is here may have been taken back since, the newest is put in force at once. The caller holds the home's lock.
 
     Raises:
         ModelError: as `install`.
     """
     state = read_state(home.database)
-    if release.number <= max(state.active.number if state.active else 0, state.taken_back):
+    number = state.active.number if state.active else 0
+    if release.number <= max(number, state.taken_back):
         return
-    is_tried = state.waiting == release and now_s >= state.waiting_since_s + TRIAL_S
-    if tries_first or is_tried:
+    if tries_first or number <= release.undone > 0:
         install(home, model, release)
-    elif state.waiting != release:
+        return
+    if release != state.latest:
         _check_fits(home, model, release)
-        _write_state(home.database, replace(state, waiting=release, waiting_since_s=now_s))
+        state = replace(state, latest=release)
+        _write_state(home.database, state)
+    if state.waiting is not None and now_s >= state.waiting_since_s + TRIAL_S:
+        install(home, model, state.waiting)
+        state = read_state(home.database)
+    if state.waiting is None and state.latest is not None:
+        _write_state(home.database, replace(state, waiting=state.latest, waiting_since_s=now_s))
 
 
 def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
@@ -129,12 +138,12 @@ def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable
         for clip_id, found in labels.items():
             database.set_labels(clip_id, found, model_version=target.version)
         database.set_meta(STATE, after.to_json())
-    kept = {release for release in (after.active, after.previous) if release is not None}
+    versions = {release.version for release in (after.active, after.previous) if release is not None}
     with database.transaction():
         for version in database.model_versions():
-            if "+" in version and version not in {release.version for release in kept}:
+            if "+" in version and version not in versions:
                 database.delete_vectors(version)
-    forget_others(models_folder(home), kept | ({after.waiting} if after.waiting else set()))
+    forget_others(models_folder(home), after.kept)
 
 
 def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgress], None] | None) -> None:

@@ -28,10 +28,20 @@ from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
+from earmark_shared.base_head import base_arrays, base_schema
 from earmark_shared.errors import HomeExistsError, ReleaseError, SettingsError
 from earmark_shared.files import FileLock, make_private_folder, read_private, write_atomic, write_private
 from earmark_shared.head import Arrays, Floats, HeadSchema
-from earmark_shared.release import HEAD_BYTES_MOST, RELEASE_NAME, SCHEMA_NAME, Release, dump_head, make_release, open_release
+from earmark_shared.release import (
+    HEAD_BYTES_MOST,
+    RELEASE_NAME,
+    SCHEMA_NAME,
+    Release,
+    dump_head,
+    make_release,
+    open_release,
+    sha256_hex,
+)
 
 DAY = dt.timedelta(days=1)
 LIVES = {Root.type: 365 * DAY, Targets.type: 90 * DAY, Snapshot.type: 7 * DAY, Timestamp.type: DAY}
@@ -62,7 +72,8 @@ class Repository:
         with self._lock:
             current = self.current()
             latest = current.number if current else 0
-            release = make_release(latest + 1 if number is None else number, base, schema, head)
+            undone = self._undone_by(sha256_hex(head), current)
+            release = make_release(latest + 1 if number is None else number, base, schema, head, undone=undone)
             if release == current:
                 return release
             if release.number <= latest:
@@ -76,11 +87,21 @@ class Repository:
             current, old = self.current(), self.find(number)
             if current is None:
                 raise ReleaseError("Nothing was released yet.")
-            again = Release(current.number + 1, old.base, old.head_sha256, old.schema_sha256)
+            again = Release(current.number + 1, old.base, old.head_sha256, old.schema_sha256, undone=current.number)
             self.head(old)
             schema, head = self._target(SCHEMA_NAME, old.schema_sha256), self._target(old.head_name, old.head_sha256)
             self._release(again, schema, head)
         return again
+
+    def _undone_by(self, head_sha256: str, current: Release | None) -> int:
+        """What releasing this head takes back: all there is, if it was out before, or is the one that rounds began with."""
+        if current is None or head_sha256 == current.head_sha256:
+            return current.undone if current else 0
+        releases = [Release.from_json(read_private(path)) for path in (self.folder / "history").glob("*.json")]
+        # A release that was cut short stands in the history already; it isn't out.
+        old = {release.head_sha256 for release in releases if release.number < current.number}
+        first = sha256_hex(dump_head(base_schema(), base_arrays()))
+        return current.number if head_sha256 in old | {first} else current.undone
 
     def current(self) -> Release | None:
         """Return the newest release, or None before the first."""

@@ -52,11 +52,17 @@ class Release:
     """Version of the model whose text vectors it corrects."""
     head_sha256: str
     schema_sha256: str
+    undone: int = 0
+    """Number of the newest release that was ever taken back, or 0: whoever has one up to it takes this one at once."""
 
     def __post_init__(self) -> None:
         """Refuse what no release can be."""
         digits = (self.head_sha256, self.schema_sha256)
-        if not 1 <= self.number < 2**63 or not 1 <= len(self.base) <= 200 or not all(_DIGITS.fullmatch(text) for text in digits):
+        if (
+            not 0 <= self.undone < self.number < 2**63
+            or not 1 <= len(self.base) <= 200
+            or not all(_DIGITS.fullmatch(text) for text in digits)
+        ):
             raise ModelError("the release names no number, base model or hashes that can be")
 
     @property
@@ -70,8 +76,9 @@ class Release:
         return f"{self.base}+{self.head_sha256[:12]}"
 
     def to_json(self) -> bytes:
-        """Return the one text of this release."""
-        return json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True, separators=(",", ":")).encode()
+        """Return the one text of this release; `undone` is in it only where there is something."""
+        table = {name: value for name, value in asdict(self).items() if name != "undone" or value}
+        return json.dumps(table | {"format": FORMAT}, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Release:
@@ -79,7 +86,7 @@ class Release:
         try:
             table: dict[str, Any] = json.loads(data) if len(data) <= RELEASE_BYTES_MOST else {}
             texts = {name: str(table[name]) for name in ("base", "head_sha256", "schema_sha256")}
-            release = cls(number=int(table["number"]), **texts)
+            release = cls(number=int(table["number"]), undone=int(table.get("undone", 0)), **texts)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ModelError("the release can't be read") from error
         if release.to_json() != data:
@@ -87,9 +94,9 @@ class Release:
         return release
 
 
-def make_release(number: int, base: str, schema: HeadSchema, head: bytes) -> Release:
+def make_release(number: int, base: str, schema: HeadSchema, head: bytes, *, undone: int = 0) -> Release:
     """Name a head's bytes."""
-    return Release(number, base, sha256_hex(head), sha256_hex(schema.to_json().encode()))
+    return Release(number, base, sha256_hex(head), sha256_hex(schema.to_json().encode()), undone)
 
 
 def sha256_hex(data: bytes) -> str:

@@ -12,7 +12,7 @@ from earmark_client.federation import device
 from earmark_client.library import Library
 from earmark_client.model.active import ActiveState
 from earmark_client.store.keys import KeyFile
-from earmark_server.publish import create_repository
+from earmark_server.publish import Repository, create_repository
 from earmark_shared.base_head import base_arrays, base_schema, base_version
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256
@@ -102,28 +102,51 @@ def test_a_lab_does_not_wait(tmp_path, library, monkeypatch):
         assert enrolled.ask().version == enrolled.in_force == 1
 
 
-def bad_release_taken_back(enrolled):
-    """What is in force day by day while a second release, a bad one, is out for half a day."""
+def bad_release_taken_back(enrolled, *, seen_late=False):
+    """What is in force from ask to ask while a second release, a bad one, is out for half a day."""
     enrolled.release(0.01)
     enrolled.ask()
     seen = [enrolled.ask(later_s=DAY_S) and enrolled.in_force]
     enrolled.release(1.0)
     assert enrolled.ask().version == 2
     seen.append(enrolled.in_force)
+    enrolled.server.clock.shift_s += DAY_S // 2
     enrolled.server.repository.take_back(1)
-    assert enrolled.ask(later_s=DAY_S // 2).version == 3
-    seen.append(enrolled.in_force)
-    enrolled.ask(later_s=DAY_S)
-    return [*seen, enrolled.in_force]
+    if seen_late:
+        enrolled.release(0.02)
+    newest = enrolled.ask(later_s=DAY_S if seen_late else 0).version
+    return [*seen, enrolled.in_force, newest]
 
 
 def test_what_an_operator_takes_back_within_the_day_no_other_device_ever_searches_with(enrolled):
-    assert bad_release_taken_back(enrolled) == [1, 1, 1, 3]
+    assert bad_release_taken_back(enrolled) == [1, 1, 3, 3]
+
+
+def test_nor_one_that_was_away_when_it_was_taken_back(enrolled):
+    assert bad_release_taken_back(enrolled, seen_late=True) == [1, 1, 4, 4]
+
+
+def test_control_a_device_that_was_away_and_is_not_told_takes_the_bad_one(enrolled, monkeypatch):
+    monkeypatch.setattr(Repository, "_undone_by", lambda *_: 0)
+    assert bad_release_taken_back(enrolled, seen_late=True) == [1, 1, 2, 4]
 
 
 def test_control_without_the_wait_everybody_searches_with_it(enrolled, monkeypatch):
     monkeypatch.setattr(device, "is_canary", lambda _alias: True)
     assert bad_release_taken_back(enrolled) == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("every_s", [DAY_S, DAY_S // 3])
+def test_where_new_ones_come_before_the_day_is_over_each_device_still_moves_on(enrolled, every_s):
+    in_force = []
+    for step in range(1, 8):
+        enrolled.release(step / 100)
+        assert enrolled.ask(later_s=every_s).version == step
+        in_force.append(enrolled.in_force)
+    assert in_force == ([0, 1, 2, 3, 4, 5, 6] if every_s == DAY_S else [0, 0, 0, 1, 1, 1, 4])
+    assert enrolled.library.status().waiting_release > in_force[-1]
+    files = list((enrolled.library.home.folder / "models").glob("head-*"))
+    assert 3 <= len(files) <= 5
 
 
 def test_who_asks_for_it_gets_it_at_once_and_who_went_back_is_not_asked_again(enrolled):
@@ -163,5 +186,5 @@ def test_one_device_in_twenty_is_a_canary_and_stays_one():
 
 def test_what_was_stored_before_releases_waited_can_be_read():
     stored = json.loads(ActiveState(taken_back=3).to_json())
-    del stored["waiting"], stored["waiting_since_s"]
+    del stored["waiting"], stored["waiting_since_s"], stored["latest"]
     assert ActiveState.from_json(json.dumps(stored)) == ActiveState(taken_back=3)

@@ -11,6 +11,7 @@ from earmark_client.model.active import load_correction
 from earmark_server import publish
 from earmark_server.publish import Repository, create_repository
 from earmark_server.releases import ReleasedFiles
+from earmark_shared.base_head import base_arrays, base_schema
 from earmark_shared.errors import (
     AdmissionError,
     CertificateError,
@@ -160,6 +161,19 @@ def test_publishing_the_same_twice_is_one_release_and_numbers_only_grow(reposito
         repository.take_back(9)
 
 
+def test_a_head_that_was_out_before_undoes_what_came_after_it_and_later_releases_say_so(repository):
+    def release(arrays, schema=SCHEMA, **how):
+        return repository.publish(arrays, schema, base=BASE, **how).undone
+
+    assert [release(some_head(seed)) for seed in (1, 2, 3)] == [0, 0, 0]
+    assert release(some_head(2)) == 3
+    assert release(some_head(2), number=4) == 3, "asked again, as after a crash, it is the same release"
+    assert repository.current().number == 4
+    assert release(some_head(5)) == 3
+    assert repository.take_back(1).undone == 5
+    assert release(base_arrays(), base_schema()) == 6, "the head that rounds began with was never released, and is older than all"
+
+
 @pytest.mark.parametrize("step", range(6))
 def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, device_of, monkeypatch, step):
     repository.publish(some_head(1), SCHEMA, base=BASE)
@@ -176,10 +190,8 @@ def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, 
         repository.publish(some_head(2), SCHEMA, base=BASE)
     monkeypatch.undo()
     assert device_of(repository).number == 1
-    assert (
-        Repository(repository.folder, repository.keys, clock=repository.clock).publish(some_head(2), SCHEMA, base=BASE).number
-        == 2
-    )
+    again = Repository(repository.folder, repository.keys, clock=repository.clock).publish(some_head(2), SCHEMA, base=BASE)
+    assert (again.number, again.undone) == (2, 0)
     assert device_of(repository).number == 2
 
 

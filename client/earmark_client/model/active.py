@@ -75,14 +75,21 @@ class ActiveState:
     taken_back: int = 0
     """Number of the newest release that the person went back from; not to be installed again unless asked for."""
     waiting: Release | None = None
-    """A newer release that canary devices try first: rounds are about it, searches don't use it yet."""
+    """A newer release that canary devices try first; it is the next to be put in force here."""
     waiting_since_s: int = 0
     """When this device saw it first, in Unix seconds."""
+    latest: Release | None = None
+    """The newest release while one waits: that one, or one that came after it."""
 
     @property
     def newest(self) -> Release | None:
-        """What a round is about: the newest release that this device knows and nobody here went back from."""
-        return self.active if self.waiting is None else self.waiting
+        """What a round is about."""
+        return self.latest or self.active
+
+    @property
+    def kept(self) -> set[Release]:
+        """Those whose files must stay."""
+        return {each for each in (self.active, self.previous, self.waiting, self.latest) if each is not None}
 
     def to_json(self) -> str:
         """Return the state as the database keeps it."""
@@ -99,8 +106,9 @@ class ActiveState:
                 previous=_release(table["previous"]),
                 next=_release(table["next"]),
                 taken_back=int(table["taken_back"]),
-                waiting=_release(table.get("waiting")),  # what was stored before 2026-11-28 has neither of these
+                waiting=_release(table.get("waiting")),  # what was stored before 2026-11-28 has none of these three
                 waiting_since_s=int(table.get("waiting_since_s", 0)),
+                latest=_release(table.get("latest")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError("What this library knows of its model can't be read.") from error
