@@ -78,7 +78,7 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
 
 
 def receive(home: Home, model: Model, release: Release, *, tries_first: bool, now_s: int) -> None:
-    """Take a staged release that came unasked: at once where it is tried first, elsewhere when it has been known for a day.
+    """Take a staged release that came unasked: at once where it is tried first, elsewhere a day after it was seen or its turn came.
 
     One that comes while another waits takes its turn, or a federation that releases daily would never get anything in force; but where
     what is here may have been taken back since, the newest is put in force at once. The caller holds the home's lock.

@@ -106,7 +106,8 @@ def bad_release_taken_back(enrolled, *, seen_late=False):
     """What is in force from ask to ask while a second release, a bad one, is out for half a day."""
     enrolled.release(0.01)
     enrolled.ask()
-    seen = [enrolled.ask(later_s=DAY_S) and enrolled.in_force]
+    enrolled.ask(later_s=DAY_S)
+    seen = [enrolled.in_force]
     enrolled.release(1.0)
     assert enrolled.ask().version == 2
     seen.append(enrolled.in_force)

@@ -77,7 +77,7 @@ class ActiveState:
     waiting: Release | None = None
     """A newer release that canary devices try first; it is the next to be put in force here."""
     waiting_since_s: int = 0
-    """When this device saw it first, in Unix seconds."""
+    """When this device saw it first, or else put the one before it in force; Unix seconds."""
     latest: Release | None = None
     """The newest release while one waits: that one, or one that came after it."""
 
