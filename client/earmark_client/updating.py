@@ -80,22 +80,23 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
 def receive(home: Home, model: Model, release: Release, *, tries_first: bool, now_s: int) -> None:
     """Take a staged release that came unasked: at once where it is tried first, elsewhere a day after it was seen or its turn came.
 
-    One that comes while another waits takes its turn, or a federation that releases daily would never get anything in force; but where
-    what is here may have been taken back since, the newest is put in force at once. The caller holds the home's lock.
+    One that comes while another waits takes its turn, or a federation that releases daily would never get anything in force. What was
+    taken back is not waited for; where it is in force already, the newest follows at once. The caller holds the home's lock.
 
     Raises:
         ModelError: as `install`.
     """
     state = read_state(home.database)
-    number = state.active.number if state.active else 0
+    number, version = (state.active.number, state.active.version) if state.active else (0, None)
     if release.number <= max(number, state.taken_back):
         return
-    if tries_first or number <= release.undone > 0:
+    if tries_first or release.undoes(number) or release.version == version:
         install(home, model, release)
         return
     if release != state.latest:
         _check_fits(home, model, release)
-        state = replace(state, latest=release)
+        is_undone = state.waiting is not None and release.undoes(state.waiting.number)
+        state = replace(state, latest=release, waiting=None if is_undone else state.waiting)
         _write_state(home.database, state)
     if state.waiting is not None and now_s >= state.waiting_since_s + TRIAL_S:
         install(home, model, state.waiting)

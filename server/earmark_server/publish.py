@@ -36,11 +36,13 @@ from earmark_shared.release import (
     HEAD_BYTES_MOST,
     RELEASE_NAME,
     SCHEMA_NAME,
+    Ranges,
     Release,
     dump_head,
     make_release,
     open_release,
     sha256_hex,
+    undoing,
 )
 
 DAY = dt.timedelta(days=1)
@@ -87,21 +89,23 @@ class Repository:
             current, old = self.current(), self.find(number)
             if current is None:
                 raise ReleaseError("Nothing was released yet.")
-            again = Release(current.number + 1, old.base, old.head_sha256, old.schema_sha256, undone=current.number)
+            undone = undoing(current.undone, number, current.number)
+            again = Release(current.number + 1, old.base, old.head_sha256, old.schema_sha256, undone)
             self.head(old)
             schema, head = self._target(SCHEMA_NAME, old.schema_sha256), self._target(old.head_name, old.head_sha256)
             self._release(again, schema, head)
         return again
 
-    def _undone_by(self, head_sha256: str, current: Release | None) -> int:
-        """What releasing this head takes back: all there is, if it was out before, or is the one that rounds began with."""
+    def _undone_by(self, head_sha256: str, current: Release | None) -> Ranges:
+        """What is undone with this head as the newest: all after it, if it was out before or is the one that rounds began with."""
         if current is None or head_sha256 == current.head_sha256:
-            return current.undone if current else 0
+            return current.undone if current else ()
         releases = [Release.from_json(read_private(path)) for path in (self.folder / "history").glob("*.json")]
         # A release that was cut short stands in the history already; it isn't out.
-        old = {release.head_sha256 for release in releases if release.number < current.number}
-        first = sha256_hex(dump_head(base_schema(), base_arrays()))
-        return current.number if head_sha256 in old | {first} else current.undone
+        old = [release.number for release in releases if release.number < current.number and release.head_sha256 == head_sha256]
+        if not old and head_sha256 != sha256_hex(dump_head(base_schema(), base_arrays())):
+            return current.undone
+        return undoing(current.undone, max(old, default=0), current.number)
 
     def current(self) -> Release | None:
         """Return the newest release, or None before the first."""

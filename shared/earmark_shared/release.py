@@ -35,12 +35,15 @@ HEADER_BYTES_MOST = 1 << 20
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 """What weights may be stored as; they are computed with as float32."""
 FORMAT = 1
+RANGES_MOST = 100
+"""Ranges of numbers in a release; what was taken back long ago is told less exactly (`undoing`)."""
 CANARY_SHARE = 20
 """One device in so many tries a release first."""
 _ALIGNMENT = 8
 _DIGITS = re.compile(r"[0-9a-f]{64}")
 
 Shapes = Mapping[str, tuple[int, ...]]
+Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,26 @@ class Release:
     """Version of the model whose text vectors it corrects."""
     head_sha256: str
     schema_sha256: str
-    undone: int = 0
-    """Number of the newest release that was ever taken back, or 0: whoever has one up to it takes this one at once."""
+    undone: Ranges = ()
+    """First and last numbers of all releases that were ever taken back, in order and apart: whoever has one takes this one at once."""
 
     def __post_init__(self) -> None:
         """Refuse what no release can be."""
         digits = (self.head_sha256, self.schema_sha256)
+        ends = [0, *(number for first, last in self.undone for number in (first - 1, last)), self.number - 1]
         if (
-            not 0 <= self.undone < self.number < 2**63
+            not 0 < self.number < 2**63
+            or ends != sorted(ends)
+            or any(last < first for first, last in self.undone)
+            or len(self.undone) > RANGES_MOST
             or not 1 <= len(self.base) <= 200
             or not all(_DIGITS.fullmatch(text) for text in digits)
         ):
             raise ModelError("the release names no number, base model or hashes that can be")
+
+    def undoes(self, number: int) -> bool:
+        """Whether release `number` was taken back."""
+        return any(first <= number <= last for first, last in self.undone)
 
     @property
     def head_name(self) -> str:
@@ -86,7 +97,8 @@ class Release:
         try:
             table: dict[str, Any] = json.loads(data) if len(data) <= RELEASE_BYTES_MOST else {}
             texts = {name: str(table[name]) for name in ("base", "head_sha256", "schema_sha256")}
-            release = cls(number=int(table["number"]), undone=int(table.get("undone", 0)), **texts)
+            undone = tuple((int(first), int(last)) for first, last in table.get("undone", ()))
+            release = cls(number=int(table["number"]), undone=undone, **texts)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ModelError("the release can't be read") from error
         if release.to_json() != data:
@@ -94,9 +106,23 @@ class Release:
         return release
 
 
-def make_release(number: int, base: str, schema: HeadSchema, head: bytes, *, undone: int = 0) -> Release:
+def make_release(number: int, base: str, schema: HeadSchema, head: bytes, *, undone: Ranges = ()) -> Release:
     """Name a head's bytes."""
     return Release(number, base, sha256_hex(head), sha256_hex(schema.to_json().encode()), undone)
+
+
+def undoing(undone: Ranges, restored: int, newest: int) -> Ranges:
+    """Return what is undone once the head of release `restored` (0: the one before the first) is released again after `newest`.
+
+    Where there are too many ranges, the oldest two become one: a device that still has what lies between moves on without a wait.
+    """
+    if restored >= newest:
+        return undone
+    kept = [each for each in undone if each[1] <= restored]
+    # A range that reaches over `restored` names it too: it was itself taken back before it was good enough again.
+    first = min([restored + 1, *(start for start, last in undone if last > restored)])
+    ranges = (*kept, (first, newest))
+    return ranges if len(ranges) <= RANGES_MOST else ((ranges[0][0], ranges[1][1]), *ranges[2:])
 
 
 def sha256_hex(data: bytes) -> str:

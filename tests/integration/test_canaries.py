@@ -103,7 +103,7 @@ def test_a_lab_does_not_wait(tmp_path, library, monkeypatch):
 
 
 def bad_release_taken_back(enrolled, *, seen_late=False):
-    """What is in force from ask to ask while a second release, a bad one, is out for half a day."""
+    """What is in force from ask to ask while a second release, a bad one, is out for half a day; and the newest at the end."""
     enrolled.release(0.01)
     enrolled.ask()
     enrolled.ask(later_s=DAY_S)
@@ -123,12 +123,38 @@ def test_what_an_operator_takes_back_within_the_day_no_other_device_ever_searche
     assert bad_release_taken_back(enrolled) == [1, 1, 3, 3]
 
 
-def test_nor_one_that_was_away_when_it_was_taken_back(enrolled):
-    assert bad_release_taken_back(enrolled, seen_late=True) == [1, 1, 4, 4]
+def test_nor_one_that_was_away_when_it_was_taken_back_and_what_is_new_by_then_waits_its_day(enrolled):
+    assert bad_release_taken_back(enrolled, seen_late=True) == [1, 1, 1, 4]
+    assert enrolled.library.status().waiting_release == 4
+    assert enrolled.ask(later_s=DAY_S - 60).version == 4
+    assert enrolled.in_force == 1
+    enrolled.ask(later_s=60)
+    assert enrolled.in_force == 4
+
+
+def test_who_searches_with_what_was_taken_back_takes_the_newest_at_once(enrolled):
+    enrolled.release(0.01)
+    enrolled.release(1.0)
+    enrolled.ask()
+    enrolled.library.update(updating.read_state(enrolled.library.home.database).waiting)
+    assert enrolled.in_force == 2
+    enrolled.server.repository.take_back(1)
+    enrolled.release(0.02)
+    assert enrolled.ask().version == enrolled.in_force == 4
+
+
+def test_who_joins_after_a_take_back_waits_like_everybody(enrolled):
+    enrolled.release(0.01)
+    enrolled.release(1.0)
+    enrolled.server.repository.take_back(1)
+    enrolled.release(0.02)
+    assert enrolled.ask().version == 4
+    assert enrolled.in_force == 0
+    assert enrolled.ask(later_s=DAY_S).version == enrolled.in_force == 4
 
 
 def test_control_a_device_that_was_away_and_is_not_told_takes_the_bad_one(enrolled, monkeypatch):
-    monkeypatch.setattr(Repository, "_undone_by", lambda *_: 0)
+    monkeypatch.setattr(Repository, "_undone_by", lambda *_: ())
     assert bad_release_taken_back(enrolled, seen_late=True) == [1, 1, 2, 4]
 
 

@@ -165,13 +165,15 @@ def test_a_head_that_was_out_before_undoes_what_came_after_it_and_later_releases
     def release(arrays, schema=SCHEMA, **how):
         return repository.publish(arrays, schema, base=BASE, **how).undone
 
-    assert [release(some_head(seed)) for seed in (1, 2, 3)] == [0, 0, 0]
-    assert release(some_head(2)) == 3
-    assert release(some_head(2), number=4) == 3, "asked again, as after a crash, it is the same release"
+    assert [release(some_head(seed)) for seed in (1, 2, 3)] == [(), (), ()]
+    assert release(some_head(2)) == ((3, 3),)
+    assert release(some_head(2), number=4) == ((3, 3),), "asked again, as after a crash, it is the same release"
     assert repository.current().number == 4
-    assert release(some_head(5)) == 3
-    assert repository.take_back(1).undone == 5
-    assert release(base_arrays(), base_schema()) == 6, "the head that rounds began with was never released, and is older than all"
+    assert release(some_head(5)) == ((3, 3),)
+    assert repository.take_back(4).undone == ((3, 3), (5, 5))
+    assert repository.take_back(1).undone == ((2, 6),)
+    assert repository.take_back(7).undone == ((2, 6),), "taking back nothing"
+    assert release(base_arrays(), base_schema()) == ((1, 8),), "the head that rounds began with is older than all"
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -191,7 +193,7 @@ def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, 
     monkeypatch.undo()
     assert device_of(repository).number == 1
     again = Repository(repository.folder, repository.keys, clock=repository.clock).publish(some_head(2), SCHEMA, base=BASE)
-    assert (again.number, again.undone) == (2, 0)
+    assert (again.number, again.undone) == (2, ())
     assert device_of(repository).number == 2
 
 

@@ -162,4 +162,6 @@ def _filled(rows: Floats) -> Floats:
 
 
 def _release(table: dict[str, Any] | None) -> Release | None:
-    return None if table is None else Release(**table)
+    if table is None:
+        return None
+    return Release(**table | {"undone": tuple((int(first), int(last)) for first, last in table.get("undone") or ())})
