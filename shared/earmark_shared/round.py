@@ -252,6 +252,11 @@ class Floors:
                 f"a round needs at least {least} devices here", hint="smaller rounds are for homes joined with --lab"
             )
 
+    @property
+    def shard_least(self) -> int:
+        """Devices that a shard begins with at least; outside a lab more than may be left at its end."""
+        return self.n_min if self.lab else max(SHARD_LEAST, self.n_min)
+
 
 def threshold(count: int) -> int:
     """Return t = floor(0.6 n) + 1: shares needed to open a secret in a shard of `count`. Never read from a message."""

@@ -147,7 +147,7 @@ def test_another_model_for_one_device_is_worthless_even_unchecked(monkeypatch):
     """The model is bound into every mask: with all the checks gone, what the server opens is noise."""
     monkeypatch.setattr(checks, "check_advertise", lambda *args, **options: None)
     monkeypatch.setattr(checks, "check_same_transcript", lambda claimed, own: None)
-    monkeypatch.setattr(checks, "check_roster", lambda roster, plan, digest: None)
+    monkeypatch.setattr(checks, "check_roster", lambda roster, plan, digest, floors: None)
     fleet = Fleet(6, d=30)
     shard, by_id = fleet.shard(another_model_for_one(fleet))
     with pytest.raises(ProtocolError):

@@ -143,27 +143,28 @@ def check_advertise_signature(advertise: Advertise, certificate: Certificate, pl
         raise RosterError("a device's round keys are not signed by its identity") from error
 
 
-def check_roster(roster: Roster, plan: RoundPlan, plan_digest: bytes) -> None:
+def check_roster(roster: Roster, plan: RoundPlan, plan_digest: bytes, floors: Floors) -> None:
     """Refuse a roster of a wrong plan or size, or in which anybody stands twice.
 
     Raises:
         RosterError: it is for another plan, or ids or keys are not sorted and unique.
-        PolicyError: it has fewer devices than `n_min` or more than `n_max`, or its noise would be too fine.
+        PolicyError: it has too few devices or more than `n_max`.
     """
     if roster.plan_hash != plan_digest:
         raise RosterError("the roster is for another plan")
-    check_cohort(plan, len(roster.members))
+    check_cohort(plan, len(roster.members), floors)
     check_unique(roster.members)
 
 
-def check_cohort(plan: RoundPlan, count: int) -> None:
-    """Refuse a shard of a wrong size.
+def check_cohort(plan: RoundPlan, count: int, floors: Floors) -> None:
+    """Refuse a shard of a wrong size: how many colluders it stands depends on how many it begins with.
 
     Raises:
-        PolicyError: fewer than `n_min` or more than `n_max` devices.
+        PolicyError: fewer devices than `n_min` or a shard's least, or more than `n_max`.
     """
-    if not plan.n_min <= count <= plan.n_max:
-        raise PolicyError(f"the shard has {count} devices, the plan says {plan.n_min} to {plan.n_max}")
+    least = max(plan.n_min, floors.shard_least)
+    if not least <= count <= plan.n_max:
+        raise PolicyError(f"the shard has {count} devices, a round needs {least} and its plan says at most {plan.n_max}")
 
 
 def check_unique(members: Sequence[Advertise]) -> None:

@@ -155,7 +155,7 @@ class Device:
         raise PhaseError(f"a {type(message).__name__} has no place after phase {self.phase.name}")
 
     def _share_keys(self, roster: Roster, now_s: int) -> ShareKeys:
-        checks.check_roster(roster, self._plan, self._plan_hash)
+        checks.check_roster(roster, self._plan, self._plan_hash, self._member.floors)
         self._index = checks.check_own_entry(roster, self._own)
         checks.check_members(roster, self._plan_hash, self._member.enrolment, now_s=now_s)
         self._members = roster.members

@@ -13,7 +13,7 @@ from earmark_shared.crypto.certificates import Enrolment
 from earmark_shared.crypto.hashing import digest
 from earmark_shared.crypto.secrets import Entropy, draw
 from earmark_shared.errors import CountError, DeadlineError, PhaseError, RosterError
-from earmark_shared.round import SHARD_LEAST, Advertise, Floors, Roster, RoundPlan, check_floors
+from earmark_shared.round import Advertise, Floors, Roster, RoundPlan, check_floors
 from earmark_shared.secagg import checks, transcript
 from earmark_shared.secagg.server import Shard
 
@@ -73,7 +73,7 @@ class Lobby:
 
     def _shard_count(self) -> int:
         """Return how many shards: those asked for, but each large enough to survive drop-outs, and none too large."""
-        least = self._plan.n_min if self._floors.lab else max(SHARD_LEAST, self._plan.n_min)
+        least = max(self._plan.n_min, self._floors.shard_least)
         there = len(self._advertised)
         count = max(-(-there // self._plan.n_max), min(self._plan.shards, there // least))
         if count == 0 or there // count < least:

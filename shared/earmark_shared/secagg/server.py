@@ -75,7 +75,7 @@ class Shard:
         """
         check_floors(plan, floors)
         plan_digest = transcript.plan_hash(plan)
-        checks.check_roster(roster, plan, plan_digest)
+        checks.check_roster(roster, plan, plan_digest, floors)
         self.phase = Phase.SHARE_KEYS
         """What the devices are answering now."""
         self.total: ShardSum | None = None
