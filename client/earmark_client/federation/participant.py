@@ -136,7 +136,7 @@ class Participant:
         """Leave the round that is under way, if one is."""
         live, self._live = self._live, None
         if live is not None:
-            self._release(live)
+            self._end(live)
 
     def _begin(self, plan: RoundPlan, now_s: int) -> Message:
         if self._live is not None and self._live.plan == plan:
@@ -167,6 +167,8 @@ class Participant:
         return self._start(live, live.update, now_s)
 
     def _start(self, live: _Live, update: NoisyUpdate, now_s: int) -> Message:
+        if live.device is not None:
+            live.device.cancel()
         live.device = Device(live.plan, live.member, update=update, entropy=self._world.entropy)
         return live.device.start(now_s)
 
@@ -174,6 +176,8 @@ class Participant:
         live = self._live
         if live is None or live.device is None:
             raise PhaseError("this device is in no round")
+        if live.is_refused:
+            raise PhaseError("this device has left the round")
         try:
             return live.device.step(message, now_s)
         finally:
@@ -188,18 +192,21 @@ class Participant:
             round_id = message.round_id if isinstance(message, RoundPlan) else NO_ROUND
             return _abort(round_id, Phase.PLAN, error)
         live.is_refused = True
-        self._release(live)
-        told = live.device.abort if live.device is not None else None
-        return told or _abort(live.plan.round_id, live.device.phase if live.device else Phase.PLAN, error)
+        phase, told = (live.device.phase, live.device.abort) if live.device is not None else (Phase.PLAN, None)
+        self._end(live)
+        return told or _abort(live.plan.round_id, phase, error)
 
     def _commit(self, live: _Live) -> None:
         while live.charges:
             self._world.ledger.commit(live.charges[0])
             del live.charges[0]
 
-    def _release(self, live: _Live) -> None:
-        if live.device is not None and live.device.is_uploaded:
-            self._commit(live)
+    def _end(self, live: _Live) -> None:
+        """Take no further part: first nothing can leave any more, then what was reserved for nothing is given back."""
+        if live.device is not None:
+            live.device.cancel()
+            if live.device.is_uploaded:
+                self._commit(live)
         while live.charges:
             self._world.ledger.release(live.charges[-1])
             del live.charges[-1]

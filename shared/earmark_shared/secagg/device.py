@@ -124,6 +124,11 @@ class Device:
         with self._guarded():
             self._check_time(now_s)
 
+    def cancel(self) -> None:
+        """End the attempt without a word: its secrets are erased, and it answers nothing more."""
+        self._erase()
+        self.phase = Phase.ABORTED
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
