@@ -1,7 +1,9 @@
 """Flower at the server: the app that a SuperLink runs, and the calls that make it do so. The only import of flwr here.
 
 The app drives the coordinator's rounds over a Grid. Every wait is bounded by the plan's deadlines: a node that says nothing is a
-device that dropped out. Who sent a reply is who the SuperLink authenticated: its node key is the registry's.
+device that dropped out. Who sent a reply is who the SuperLink authenticated: its node key is the registry's. A grid's own
+`pull_messages` waits up to two hours for contents that a node only announced, and one reply that can't be read takes all others
+with it; so replies are fetched here, one by one, and what is not there yet is asked for again.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from earmark_shared.settings import go_offline
 
@@ -27,14 +29,21 @@ from flwr.proto.control_pb2 import (  # noqa: E402
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from flwr.supercore.control import ControlHttpClient  # noqa: E402
 from flwr.supercore.fab import Fab  # noqa: E402
+from flwr.supercore.inflatable import inflatable_protobuf_utils as contents  # noqa: E402
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree  # noqa: E402
+from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
+    ObjectPullError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor  # noqa: E402
 
 from earmark_shared.bundle import bundle, bundle_sha256  # noqa: E402
 from earmark_shared.crypto.nodes import load_node  # noqa: E402
-from earmark_shared.errors import NetworkError, ProtocolError  # noqa: E402
+from earmark_shared.errors import MalformedError, NetworkError, ProtocolError  # noqa: E402
 from earmark_shared.round import Abort, RoundPlan  # noqa: E402
 from earmark_shared.wire.envelope import ACTIONS, ANSWERS, pack, unpack  # noqa: E402
 
@@ -42,10 +51,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from flwr.proto.message_pb2 import ObjectTree
+    from flwr.supercore.run import Run
+    from flwr.superlink.grid.http_grid import HttpGrid
+
     from earmark_server.round_run import RoundRun
     from earmark_shared.shapes import Message as RoundMessage
 
 KEY, ENDED = "sa1", "finished"
+OBJECTS = 3
+"""What Flower makes of an answer: a message, its record dictionary, its one record."""
 POLL_S = 1.0
 GATHER_S, SETTLE_S = 120.0, 15.0
 """How long a run waits for as many nodes as a cohort needs; and, once those are there, for the rest: nobody new in so long."""
@@ -71,6 +86,8 @@ class GridTransport:
     """Node public key (SubjectPublicKeyInfo, DER) -> device id, of the devices that are enrolled."""
     _asked: dict[str, tuple[bytes, type[RoundMessage]]] = field(default_factory=dict)
     """Flower's message id -> who was asked what."""
+    _coming: dict[str, tuple[tuple[bytes, type[RoundMessage]], ObjectTree]] = field(default_factory=dict)
+    """Flower's id of a reply that was announced -> who was asked what, and of what the reply is made."""
     _met: set[bytes] = field(default_factory=set)
     """Every device that was connected at some time, and when the last of them came."""
     _newest_s: float = 0.0
@@ -100,6 +117,7 @@ class GridTransport:
     def drive(self, run: RoundRun, nodes: Mapping[bytes, int]) -> None:
         """Carry messages until the round is over."""
         self._asked.clear()
+        self._coming.clear()
         run.expect(len(nodes))
         outgoing: Mapping[bytes, RoundMessage] = dict.fromkeys(nodes, run.plan)
         while not run.is_over:
@@ -124,18 +142,31 @@ class GridTransport:
             self._asked |= dict(zip(self.grid.push_messages(messages), asked, strict=True))
 
     def _pull(self, run: RoundRun) -> None:
-        if not self._asked:
-            return
-        for reply in self.grid.pull_messages(list(self._asked)):
-            asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
-            if asked is not None:
-                self._take(run, asked, reply)
+        grid = cast("HttpGrid", self.grid)
+        if self._asked:
+            announced = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(self._asked)))  # noqa: SLF001
+            for message, tree in zip(announced.messages_list, announced.message_object_trees, strict=True):
+                asked = self._asked.pop(message.metadata.reply_to_message_id, None)
+                if asked is not None:
+                    self._coming[message.metadata.message_id] = asked, tree
+        for message_id, (asked, tree) in list(self._coming.items()):
+            try:
+                body = _fetch(grid, tree)
+            except ObjectPullError:
+                continue  # not all there: whatever comes after its phase is refused as too late
+            except httpx.TransportError:
+                raise  # the SuperLink is gone, not a device
+            except Exception as error:  # noqa: BLE001  a node may have put anything there
+                run.refused.append(MalformedError(f"a reply can't be read: {type(error).__name__}"))
+            else:
+                self._take(run, asked, body)
+            del self._coming[message_id]
 
-    def _take(self, run: RoundRun, asked: tuple[bytes, type[RoundMessage]], reply: Message) -> None:
+    def _take(self, run: RoundRun, asked: tuple[bytes, type[RoundMessage]], body: bytes | None) -> None:
         """Hand a reply to the run; a node's error, and whatever is refused, is a device that says nothing."""
         device_id, kind = asked
         try:
-            answers = () if reply.has_error() else unpack(_body(reply), (ANSWERS[kind], Abort))
+            answers = () if body is None else unpack(body, (ANSWERS[kind], Abort))
             if kind is RoundPlan and not any(isinstance(answer, ANSWERS[kind]) for answer in answers):
                 run.decline()
                 return
@@ -200,6 +231,26 @@ class Control:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""
         run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
         return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+
+
+def _fetch(grid: HttpGrid, tree: ObjectTree) -> bytes | None:
+    """Return what a device answers with, or None where its node says that it failed.
+
+    Raises:
+        ObjectPullError: not all of it is there.
+    """
+    for count, _ in enumerate(iterate_object_tree(tree), 1):
+        if count > OBJECTS:
+            raise MalformedError("a reply is made of more than an answer is")
+    client, run_id = grid._runtime_client, cast("Run", grid._run).run_id  # noqa: SLF001
+    reply = pull_and_inflate_object_from_tree(
+        tree,
+        contents.make_pull_object_fn_protobuf(client.PullObject, grid.node, run_id),
+        contents.make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, grid.node, run_id),
+        return_type=Message,
+        max_tries_per_object=1,
+    )
+    return None if reply.has_error() else _body(reply)
 
 
 def _body(reply: Message) -> bytes:
