@@ -175,6 +175,12 @@ def renew_keys(folder: Path) -> None:
     repository = _repository(folder)
     if repository.can_sign():
         repository.renew()
+    else:
+        click.echo(
+            f"releases are believed until {repository.ends:%Y-%m-%d}: not enough release keys are in {_places(folder).release_keys}; "
+            "bring two each of root and targets, and renew again",
+            err=True,
+        )
     click.echo("renewed", err=True)
 
 

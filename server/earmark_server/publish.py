@@ -138,12 +138,18 @@ class Repository:
         return all(len(self._key_paths(role)) >= threshold for role, (_, threshold) in KEYS.items())
 
     def renew(self) -> None:
-        """Sign root and targets for another term, with the offline keys."""
+        """Sign targets for another term, and root when half of its own is over, with the offline keys: each device reads every root."""
         with self._lock:
             root, targets = self._newest(Root), self._newest(Targets)
-            self._renew(root)
-            self._write(root, f"{root.signed.version}.root.json")
+            if self._is_half_over(root.signed):
+                self._renew(root)
+                self._write(root, f"{root.signed.version}.root.json")
             self._release_targets(targets)
+
+    @property
+    def ends(self) -> dt.datetime:
+        """From when on devices believe no release here unless the offline keys sign again."""
+        return min(self._newest(Root).signed.expires, self._newest(Targets).signed.expires)
 
     def _release(self, release: Release, schema_json: bytes, head: bytes) -> None:
         targets = self._newest(Targets)

@@ -94,10 +94,11 @@ def root_that_is_too_long(repo):
 
 
 def root_rotated_too_often(repo):
-    """Forty roots, of which only the last knows the key that signs timestamps: a client that followed them all would never end."""
-    for version in range(2, 42):
+    """More roots than are followed, of which only the last knows the key that signs timestamps: followed to no end, they had none."""
+    last = releases.LIMITS.max_root_rotations + 2
+    for version in range(2, last + 1):
         repo.root.version = version
-        if version == 41:
+        if version == last:
             old, repo.signers["timestamp"] = repo.signers["timestamp"], [stranger()]
             repo.root.revoke_key(old[0].public_key.keyid, "timestamp")
             repo.root.add_key(repo.signers["timestamp"][0].public_key, "timestamp")
@@ -503,6 +504,38 @@ def test_rotated_keys_are_followed_and_a_new_root_starts_versions_again(repo):
     repo.root.add_key(repo.signers["timestamp"][0].public_key, "timestamp")
     new_root(repo)
     assert repo.device.fetch(repo).number == 2
+
+
+def stolen_after_years(repo):
+    """Targets keys that were stolen are replaced in the 36th root; the thief releases with the old ones. What the device takes."""
+    thief = repo.signers["targets"]
+    for version in range(repo.root.version + 1, 41):
+        repo.root.version = version
+        if version == 36:
+            repo.signers["targets"] = [stranger() for _ in range(3)]
+            for signer in thief:
+                repo.root.revoke_key(signer.public_key.keyid, "targets")
+            for signer in repo.signers["targets"]:
+                repo.root.add_key(signer.public_key, "targets")
+        repo.put_root()
+    honest, repo.signers["targets"] = repo.signers["targets"], thief
+    repo.publish(seed=666)
+    try:
+        return repo.device.fetch(repo)
+    finally:
+        repo.signers["targets"] = honest
+
+
+def test_every_root_there_ever_was_is_followed(repo):
+    with pytest.raises(ReleaseError):
+        stolen_after_years(repo)
+    repo.publish()
+    assert repo.device.fetch(repo) == repo.release
+
+
+def test_control_a_device_that_stops_at_the_32nd_believes_the_thief(repo, monkeypatch):
+    monkeypatch.setattr(releases.LIMITS, "max_root_rotations", 32)
+    assert stolen_after_years(repo) == repo.release
 
 
 def test_a_refusal_says_nothing_that_a_server_could_have_written_to_the_screen(repo):

@@ -143,8 +143,11 @@ def test_an_operator_invites_revokes_and_renews(person):
     said = person.server("invite", "srv").out
     assert said.startswith("earmark join earmark://localhost:7500/")
     assert person.server("revoke", "srv", "00" * 16, code=44).err
-    person.server("renew", "srv")
+    assert person.server("renew", "srv").err == "renewed\n"
     assert person.server("invite", "srv").out.split("/")[3][:64] == said.split("/")[3][:64]
+    for path in (person.folder / "srv" / "keys").glob("root-*.pem"):
+        path.unlink()
+    assert "bring two each" in person.server("renew", "srv").err
 
 
 def test_a_server_needs_nothing_that_hears(tmp_path):

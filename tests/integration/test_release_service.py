@@ -209,12 +209,20 @@ def device_of(tmp_path):
         pin = bytes.fromhex(sha256_hex((repository.folder / "root.json").read_bytes()))
         return fetch_release(device.home, pin, ask=ReleasedFiles(repository).fetch, clock=device.clock)
 
+    fetch_from.device = device
     return fetch_from
 
 
 def test_root_and_targets_are_renewed_before_they_end(repository, device_of):
     repository.publish(some_head(1), SCHEMA, base=BASE)
     assert device_of(repository).number == 1
+    before = repository.ends
+    repository.clock.shift_s = 10 * DAY_S
+    repository.renew()
+    assert repository.ends > before
+    assert repository._newest(publish.Root).signed.version == 1, "devices read each root there ever was"
+    repository.clock.shift_s = 190 * DAY_S
     repository.renew()
     assert repository._newest(publish.Root).signed.version == 2
+    device_of.device.shift_s = 190 * DAY_S
     assert device_of(repository).number == 1
