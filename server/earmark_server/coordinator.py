@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DEADLINES_S = (60, 60, 300, 30, 60)
 ROUND_LIFE_S = 2 * sum(DEADLINES_S) + 600
 SKEW_S = 30
+BLAMED_TOLD = 3
+"""Devices named in a round's reason, those first that most others blame."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Coordinator:
         try:
             self._compute(run)
         except (CountError, TrustError) as error:
-            reasons = "; ".join(dict.fromkeys(str(each) for each in (*run.failures, error)))
+            blamed = [f"{count} devices blame {device_id.hex()}" for device_id, count in run.blamed.most_common(BLAMED_TOLD)]
+            reasons = "; ".join(dict.fromkeys([*(str(each) for each in (*run.failures, error)), *blamed]))
             self._save(self._state.with_last(outcome="aborted", reason=reasons))
             return self._state.rounds[-1]
         self._decide()

@@ -11,6 +11,7 @@ were reached and by `decline` that one of them answered without coming forward.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ class RoundRun:
         """Why shards were given up."""
         self.refused: list[ProtocolError] = []
         """What was sent and not taken; for the transport to fill."""
+        self.blamed: Counter[bytes] = Counter()
+        """Device id -> how many devices left because of what it had sent them; they may all lie."""
         self._rules, self._entropy = rules, entropy
         self._attempt = 1
         self._lobby: Lobby | None = self._open_lobby(now_s)
@@ -98,9 +101,12 @@ class RoundRun:
         place = self._places[sender]
         if place not in self._shards:
             raise PhaseError("the sender's shard is over")
-        self._shards[place].receive(sender, message, now_s)
-        if isinstance(message, Abort):
+        shard = self._shards[place]
+        shard.receive(sender, message, now_s)
+        if isinstance(message, Abort) and sender not in self._left:
             self._left.add(sender)
+            if message.culprit < len(shard.roster.members):
+                self.blamed[shard.roster.members[message.culprit].device_id] += 1
 
     def poll(self, now_s: int) -> dict[bytes, Message]:
         """Close whatever is complete or overdue, and return what to send to whom."""

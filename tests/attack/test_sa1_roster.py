@@ -231,6 +231,23 @@ def test_worthless_keys_of_a_colluder(field, low_order):
     assert_gone(victim, RosterError)
 
 
+@pytest.mark.parametrize("field", ["mask_key", "share_key"])
+@pytest.mark.parametrize("low_order", [bytes(32), b"\x01" + bytes(31)])
+def test_worthless_keys_never_come_before_the_others(field, low_order, monkeypatch):
+    """The server refuses them at once: each device that met them would leave, and one colluder would end every round."""
+    fleet = Fleet(COUNT, d=3)
+    lobby = fleet.lobby(fleet.devices()[:-1])
+    puppet = Puppet(0, fleet.members[COUNT - 1])
+    getattr(puppet, field).public = low_order
+    advertise = puppet.advertise(fleet.plan)
+    with pytest.raises(RosterError, match="worthless"):
+        lobby.receive(advertise.device_id, advertise, NOW_S)
+    assert len(lobby) == COUNT - 1
+    monkeypatch.setattr(checks, "check_exchange_keys", lambda advertise: None)
+    lobby.receive(advertise.device_id, advertise, NOW_S)
+    assert len(lobby) == COUNT, "control: without the check it is in"
+
+
 def inbox_for(victim, fleet, roster, devices, puppet):
     replies = {}
     for each in devices:

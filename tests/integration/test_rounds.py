@@ -1,5 +1,7 @@
 """Rounds from the plan to the next head, on the product's own state machines: exact sums, drop-outs, floors, kills, retries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scripts.in_process import one_verification
@@ -9,6 +11,7 @@ from earmark_server.coordinator import Judge, Profile
 from earmark_shared.errors import ModelError, PhaseError, PolicyError
 from earmark_shared.head import flatten
 from earmark_shared.round import Floors, Phase
+from earmark_shared.secagg.device import Device as SecureDevice
 from tests.support.rounds import LAB, Small, lab_profile, real_ledger
 
 pytestmark = pytest.mark.usefixtures("epsilons_once")
@@ -80,6 +83,22 @@ def test_a_round_that_falls_below_the_floor_is_aborted_on_both_sides(tmp_path):
     assert not run.sums
     assert small.coordinator.model.version == small.first.version
     assert not any(ledger.committed for ledger in close(small).values())
+
+
+def test_who_ends_a_round_with_boxes_that_cannot_be_opened_is_named_to_the_operator(tmp_path, monkeypatch):
+    small = Small(tmp_path / "rounds", 8)
+    culprit, honest_boxes = sorted(small.devices)[3], SecureDevice._boxes
+
+    def boxes(device):
+        spoil = device._own.device_id == culprit
+        return (replace(box, ct=bytes(len(box.ct))) if spoil else box for box in honest_boxes(device))
+
+    monkeypatch.setattr(SecureDevice, "_boxes", boxes)
+    small.network().run(small.coordinator)
+    record = small.coordinator.state.rounds[-1]
+    assert record.outcome == "aborted"
+    assert f"7 devices blame {culprit.hex()}" in record.reason
+    assert [alias for alias, ledger in close(small).items() if ledger.committed] == [culprit], "nobody else paid"
 
 
 def test_a_device_refuses_a_plan_below_its_own_floor(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from earmark_shared.crypto.certificates import Certificate, Enrolment, peek, read
+from earmark_shared.crypto.exchange import ExchangeKey
 from earmark_shared.crypto.hashing import u16
 from earmark_shared.crypto.identities import Identity, verify, verify_digest
 from earmark_shared.errors import (
@@ -19,6 +20,7 @@ from earmark_shared.errors import (
     CertificateError,
     ConsistencyError,
     CountError,
+    KeyExchangeError,
     PlanError,
     PolicyError,
     RosterError,
@@ -26,6 +28,9 @@ from earmark_shared.errors import (
 )
 from earmark_shared.round import Advertise, Floors, Inbox, Roster, RoundPlan, SurvivorSig, check_floors, threshold
 from earmark_shared.secagg import transcript
+
+_PROBE = ExchangeKey(bytearray(range(1, 33)))
+"""Any key does: what is worthless is so with all."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,18 @@ def check_advertise_signature(advertise: Advertise, certificate: Certificate, pl
         verify(certificate.identity, advertise.sig, transcript.ADVERTISE_SIG, *parts)
     except SignatureError as error:
         raise RosterError("a device's round keys are not signed by its identity") from error
+
+
+def check_exchange_keys(advertise: Advertise) -> None:
+    """Refuse round keys that lead to the same secret with everybody: each device that met one would leave the round.
+
+    Raises:
+        RosterError: a key is a point of low order.
+    """
+    try:
+        _PROBE.shared_secrets([advertise.mask_pk, advertise.share_pk])
+    except KeyExchangeError as error:
+        raise RosterError("a device's key is worthless") from error
 
 
 def check_roster(roster: Roster, plan: RoundPlan, plan_digest: bytes, floors: Floors) -> None:

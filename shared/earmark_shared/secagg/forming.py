@@ -42,7 +42,7 @@ class Lobby:
         """Take a device's round keys. A refused message changes nothing.
 
         Raises:
-            RosterError: the keys are not signed, not certified, not the sender's, or somebody else's.
+            RosterError: the keys are not signed, not certified, not the sender's, somebody else's, or worthless.
             PhaseError: the device came forward before.
             DeadlineError: it came too late.
         """
@@ -53,6 +53,7 @@ class Lobby:
         if sender in self._advertised:
             raise PhaseError("the device came forward before")
         checks.check_advertise(advertise, self._plan_hash, self._enrolment, now_s=now_s)
+        checks.check_exchange_keys(advertise)
         checks.check_unique(_in_order({**self._advertised, sender: advertise}))
         self._advertised[sender] = advertise
 
