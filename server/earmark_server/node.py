@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from earmark_shared.settings import child_environment
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
     from types import TracebackType
 
     from earmark_server.authority import Authority
@@ -39,9 +41,12 @@ RESTART_S = 3.0
 WATCH_S = 2.0
 SILENT_S = 120.0
 """A SuperLink that is being started again, or has no time, may be silent for so long."""
+FORGET_S = 10.0
 STARTS_MOST = 6
 ENDED = "finished"
 SECRET, SECRET_SIZE = "superexec.secret", 32
+LINK_FOLDER, DATABASE = "flower", "state.db"
+"""Below the server's folder: the SuperLink's own, and in it what nodes and runs have for each other."""
 
 
 class SuperLink:
@@ -50,7 +55,7 @@ class SuperLink:
     def __init__(self, authority: Authority, registry: Registry, *, port: int) -> None:
         """Get ready to start it on loopback."""
         self._authority, self._registry, self._port = authority, registry, port
-        self._home = authority.places.folder / "flower"
+        self._home = authority.places.folder / LINK_FOLDER
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="superlink", daemon=True)
 
@@ -105,7 +110,7 @@ class SuperLink:
             *("--ssl-certfile", str(tls / "server.pem")),
             *("--ssl-keyfile", str(tls / "server.key")),
             *("--host", HOST, "--port", str(self._port)),
-            *("--database", str(self._home / "state.db")),
+            *("--database", str(self._home / DATABASE)),
             *("--isolation", "process", "--superexec-auth-secret-file", str(self._home / SECRET)),
             "--enable-supernode-auth",
             "--disable-runtime-dependency-installation",
@@ -164,8 +169,27 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
             if time.monotonic() - heard_s > SILENT_S:
                 raise
         time.sleep(WATCH_S)
-        told = _tell_new(checkpoint, told, tell)
+        told, before = _tell_new(checkpoint, told, tell), told
+        if told > before:
+            forget_messages(authority.places.folder / LINK_FOLDER / DATABASE)
     return told >= target
+
+
+def forget_messages(database: Path) -> bool:
+    """Take from the disk what Flower has deleted: SQLite would keep the bytes of masked updates and shares until it needs their place.
+
+    Returns:
+        Whether it could be done; the SuperLink may be at work, and then it is for the next round to do.
+    """
+    if not database.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=FORGET_S)) as connection:
+            connection.execute("VACUUM")
+            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not is_busy
+    except sqlite3.OperationalError:
+        return False
 
 
 @dataclass
