@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from earmark_client.cli.main import cli
+from earmark_server.cli import cli as server_cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
 HEAD = """# Commands
@@ -24,7 +25,7 @@ Written from `--help` by `make docs`; don't edit. Data goes to stdout, everythin
 | 10 | a setting can't be followed |
 | 20 | a sound file can't be used; with `add`, the others are in |
 | 30-39 | the library: 31 missing, 32 there already, 33 in use, 34 wrong key, 35 tampered with, 36 rolled back, 37 disk full, 38 newer, 39 no such clip or label |
-| 40-49 | something signed or hashed is not what it claims: 41 the model's files, 43 a certificate, 44 not let in (or the wrong server), 45 the enrolment log |
+| 40-49 | something signed or hashed is not what it claims: 41 the model's files, 42 a signature, 43 a certificate, 44 not let in (or the wrong server), 45 the enrolment log, 46 a release, 47 a candidate |
 | 50-59 | the privacy budget does not allow it |
 | 60-69 | a message breaks the protocol; 62 less protection than this device accepts |
 | 70-79 | the server can't be reached; 71 it takes no more requests for now |
@@ -50,9 +51,8 @@ def help_text(path: str, command: click.Command) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    return HEAD + "".join(
-        f"\n## {path}\n\n```text\n{help_text(path, command)}\n```\n" for path, command in commands(cli, "earmark")
-    )
+    every = [*commands(cli, "earmark"), *commands(server_cli, "earmark-server")]
+    return HEAD + "".join(f"\n## {path}\n\n```text\n{help_text(path, command)}\n```\n" for path, command in every)
 
 
 def main() -> int:

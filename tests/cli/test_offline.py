@@ -18,7 +18,9 @@ NO_SOCKETS = ROOT / "tests" / "support" / "no_sockets.py"
 OTHER_COMMANDS = [
     ["list"], ["show", "1"], ["status"], ["labels"], ["labels", "add", "kettle"], ["labels", "remove", "kettle"],
     ["label", "1", "dog"], ["label", "--review"], ["teach", "bell", "sounds/tone.wav", "sounds/beeps.wav", "sounds/noise.wav"],
-    ["export", "out.json", "--format", "json", "--yes"], ["passwd", "--new-key-file", "key2"],
+    ["model", "list"], ["model", "use", "base"], ["privacy"], ["participate", "--pause"], ["participate", "--resume"],
+    ["leave", "--offline", "--yes"], ["export", "out.json", "--format", "json", "--yes"],
+    ["passwd", "--new-key-file", "key2"],
 ]  # fmt: skip
 
 

@@ -6,33 +6,11 @@ from functools import cache
 from tests.house.sources import ROOT
 
 PROMISED = [
-    "S1",
-    "S2",
-    "S3",
-    "S4",
-    "S5",
-    "S6",
-    "S8",
-    "S9",
-    "D1",
-    "D2",
-    "D3",
-    "D4",
-    "D5",
-    "D6",
-    "D7",
-    "D8",
-    "D9",
-    "D11",
-    "M1",
-    "M2",
-    "M3",
-    "T1",
-    "T2",
-    "G2",
-    "G4",
-    "G5",
-]
+    "S1", "S2", "S3", "S4", "S5", "S6", "S8", "S9", "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11",
+    "R1", "R2", "R3", "R4", "R5", "R6", "M1", "M2", "M3", "T1", "T2", "T3", "A1", "A2", "A3", "G2", "G4", "G5",
+]  # fmt: skip
+TOLD = ("S7", "S10", "D12", "R7", "G1", "G3")
+"""Bars without a row: what is known of each stands below the table."""
 PAGES = ("docs/security-bars.md", "docs/threat-model.md")
 
 
@@ -71,7 +49,8 @@ def read(page):
 
 def test_every_promised_bar_has_a_test_and_a_control():
     table = rows(read(PAGES[0]))
-    assert [bar for bar in PROMISED if bar not in table] == []
+    assert sorted(table) == sorted(PROMISED)
+    assert [bar for bar in TOLD if not re.search(rf"\*\*[^*]*\b{bar}\b[^*]*\*\*", read(PAGES[0]))] == []
     for bar, (_, promise, test, control, tier, figure) in table.items():
         assert promise and figure, bar
         assert set(tier.split(", ")) <= {"test", "all"}, bar

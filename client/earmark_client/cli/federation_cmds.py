@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from earmark_client.updating import UpdateProgress
     from earmark_shared.release import Release
 
+EXTRA = "in a clone of Earmark: pip install -c constraints.txt '.[device,federation,train]'"
 JOINING = (
     "Join the federation at {place}? From then on, when this device takes part in a round, one masked, noisy update of the model "
     "leaves it; no sound, label, query or vector ever does. `earmark privacy` says what was spent, `earmark leave` ends it."
@@ -55,7 +56,7 @@ def join(session: Session, address: str, *, token: str, as_lab: bool, is_agreed:
     makes its own keys, proves that it has them, and keeps them in the encrypted library. An interrupted join goes on when it is
     run again.
     """
-    enrol = _enrolment()
+    enrol = enrolment()
     invitation, secret = enrol.read_invitation(address), enrol.read_token(token)
     question = JOINING.format(place=invitation.address)
     session.confirm(f"{question} {LAB}" if as_lab else question, is_agreed=is_agreed)
@@ -72,7 +73,7 @@ def join(session: Session, address: str, *, token: str, as_lab: bool, is_agreed:
 @click.pass_obj
 def leave(session: Session, *, is_offline: bool, is_agreed: bool) -> None:
     """Leave the federation: the server revokes this device, and its keys are deleted here."""
-    enrol = _enrolment()
+    enrol = enrolment()
     with _home(session) as (home, _):
         if is_offline:
             session.confirm(OFFLINE, is_agreed=is_agreed)
@@ -142,7 +143,7 @@ def leave_before_erase(session: Session, home: Home) -> None:
         return
     try:
         with home.lock():
-            _enrolment().leave(home.database)
+            enrolment().leave(home.database)
     except EarmarkError as error:
         session.output.problem(f"the server was not told: {error}", "its operator can revoke this device: earmark-server revoke")
     else:
@@ -161,14 +162,12 @@ def _home(session: Session, *, is_quiet: bool = False) -> Iterator[tuple[Home, S
         yield home, unlock
 
 
-def _enrolment() -> ModuleType:
+def enrolment() -> ModuleType:
     """Return the module that enrols; it needs libraries that a library on its own does without."""
     try:
         from earmark_client.federation import enrol
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            "the federation's part of Earmark is not installed", hint="install it: pip install 'earmark[federation]'"
-        ) from error
+        raise SettingsError("the federation's part of Earmark is not installed", hint=EXTRA) from error
     return enrol
 
 
@@ -185,7 +184,7 @@ def _newest(session: Session, home: Home) -> Release | None:
     """Fetch the newest release; without a server, go on with one that was begun."""
     from earmark_client.updating import read_state
 
-    _enrolment()
+    enrolment()
     from earmark_client.federation.releases import fetch_newest
 
     begun = read_state(home.database).next

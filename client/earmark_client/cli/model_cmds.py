@@ -24,7 +24,7 @@ GONE = (
     " They come back with the model that knows them. Go on?"
 )
 REMOVING = "Forget the model {name}, its vectors, and what you said of moments while it was in force?"
-EXTRA = "install it: pip install 'earmark[train]'"
+EXTRA = "in a clone of Earmark: pip install -c constraints.txt '.[device,train]'"
 
 
 @click.group("model", epilog=examples("earmark model list", "earmark model import ~/clap --name clap", "earmark model use clap"))

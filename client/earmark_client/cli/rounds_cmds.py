@@ -7,6 +7,7 @@ import threading
 
 import click
 
+from earmark_client.cli.federation_cmds import enrolment
 from earmark_client.cli.output import examples
 from earmark_client.cli.session import Session
 from earmark_shared.errors import SettingsError
@@ -36,8 +37,9 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
     if pause is not None:
         _pause(session, is_paused=pause)
         return
+    enrol = enrolment()
     from earmark_client.describe import Model
-    from earmark_client.federation import enrol, identity
+    from earmark_client.federation import identity
     from earmark_client.federation.supervisor import take_part
     from earmark_client.library import BASE_MODEL
     from earmark_client.model.bundle import Bundle

@@ -8,6 +8,15 @@ from earmark_shared.crypto.secrets import Entropy, draw, erase
 from earmark_shared.errors import KeyExchangeError
 
 
+def is_worthless(public: bytes) -> bool:
+    """Whether a public key is a point of low order: with it, every private key gives the all-zero secret."""
+    try:
+        ExchangeKey(bytearray(range(32))).shared_secrets([public])
+    except KeyExchangeError:
+        return True
+    return False
+
+
 class ExchangeKey:
     """A key pair whose private half is a bytearray that `erase` overwrites."""
 

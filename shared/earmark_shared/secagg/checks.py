@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from earmark_shared.crypto.certificates import Certificate, Enrolment, peek, read
-from earmark_shared.crypto.exchange import ExchangeKey
+from earmark_shared.crypto.exchange import is_worthless
 from earmark_shared.crypto.hashing import u16
 from earmark_shared.crypto.identities import Identity, verify, verify_digest
 from earmark_shared.errors import (
@@ -20,7 +20,6 @@ from earmark_shared.errors import (
     CertificateError,
     ConsistencyError,
     CountError,
-    KeyExchangeError,
     PlanError,
     PolicyError,
     RosterError,
@@ -28,9 +27,6 @@ from earmark_shared.errors import (
 )
 from earmark_shared.round import Advertise, Floors, Inbox, Roster, RoundPlan, SurvivorSig, check_floors, threshold
 from earmark_shared.secagg import transcript
-
-_PROBE = ExchangeKey(bytearray(range(1, 33)))
-"""Any key does: what is worthless is so with all."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +150,8 @@ def check_exchange_keys(advertise: Advertise) -> None:
     Raises:
         RosterError: a key is a point of low order.
     """
-    try:
-        _PROBE.shared_secrets([advertise.mask_pk, advertise.share_pk])
-    except KeyExchangeError as error:
-        raise RosterError("a device's key is worthless") from error
+    if is_worthless(advertise.mask_pk) or is_worthless(advertise.share_pk):
+        raise RosterError("a device's key is worthless")
 
 
 def check_roster(roster: Roster, plan: RoundPlan, plan_digest: bytes, floors: Floors) -> None:
