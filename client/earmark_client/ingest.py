@@ -206,17 +206,19 @@ class Ingest:
             with decoder.open(path, roots=(root,)) as stream:
                 content_sha256 = stream.content_sha256()
                 resume_s = self._claims.take(content_sha256)
-                if resume_s is None:
-                    return self._put(Known(path, content_sha256))
-                taken = content_sha256
-                status = path.stat()
-                self._put(Begun(path, taken, stream.info, status.st_size, status.st_mtime))
-                for cuts in self._groups(stream, resume_s):
-                    steps.add(Cuts(taken, cuts))
-                if not self._stop.is_set():
-                    steps.add(Finished(taken, stream.duration_s))
+                if resume_s is not None:
+                    taken = content_sha256
+                    status = path.stat()
+                    self._put(Begun(path, taken, stream.info, status.st_size, status.st_mtime))
+                    for cuts in self._groups(stream, resume_s):
+                        steps.add(Cuts(taken, cuts))
         except EarmarkError as error:
             steps.add(Refused(path, error, taken))
+        else:  # not before the file is closed: that may find that it changed meanwhile
+            if taken is None:
+                self._put(Known(path, content_sha256))
+            elif not self._stop.is_set():
+                steps.add(Finished(taken, stream.duration_s))
 
     def _groups(self, stream: SoundStream, resume_s: float) -> Iterator[list[Cut]]:
         segmenter = self._model.segmenter()

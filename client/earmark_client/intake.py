@@ -191,11 +191,18 @@ class Intake:
             return
         self._refused[event.content_sha256] = event.error
         tally.problems += [(str(path), event.error) for path in self._waiting.pop(event.content_sha256, [])]
-        clip_id = self._clips.pop(event.content_sha256, None)
+        clip_id = self._forget(event.content_sha256)
+        if clip_id is not None:
+            self._database.remove_clip(clip_id)
+
+    def _forget(self, content_sha256: str) -> int | None:
+        """Drop what waits to be written of a begun clip; its id."""
+        clip_id = self._clips.pop(content_sha256, None)
         if clip_id is not None:
             self._batches = [(owner, batch) for owner, batch in self._batches if owner != clip_id]
+            self._finished = [event for event in self._finished if event.content_sha256 != content_sha256]
             self._best.pop(clip_id, None)
-            self._database.remove_clip(clip_id)
+        return clip_id
 
     def _flush(self, tally: Tally) -> None:
         """Write the batches at hand as one block, then make the clips ready that are complete."""

@@ -57,10 +57,8 @@ class _Beside(Intake):
 
     def _take_back(self, event: Refused, tally: Tally) -> None:
         tally.problems.append((str(event.path), event.error))
-        clip_id = None if event.content_sha256 is None else self._clips.pop(event.content_sha256, None)
+        clip_id = None if event.content_sha256 is None else self._forget(event.content_sha256)
         if clip_id is not None:
-            self._batches = [(owner, batch) for owner, batch in self._batches if owner != clip_id]
-            self._best.pop(clip_id, None)
             self._database.forget_described(clip_id, self._model.base_version)
 
 

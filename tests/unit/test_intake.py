@@ -1,8 +1,26 @@
 """What is claimed, counted and given a path while sound is added; the whole way is in tests/integration."""
 
 import threading
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
-from earmark_client.ingest import Claims
+import numpy as np
+import pytest
+from tests.support.homes import new_database
+
+from earmark_client.audio.decode import SoundInfo
+from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
+from earmark_client.intake import Intake, Tally
+from earmark_client.model.head import Vectors
+from earmark_client.records import Label
+from earmark_shared.errors import DamagedAudioError
+
+INFO = SoundInfo(16_000, 1, "WAV")
+MODEL = SimpleNamespace(
+    base_version="m", version="m", correction=None, keeps_output=False, segmenter=lambda: SimpleNamespace(share_of=lambda n: n)
+)
+LABELS = SimpleNamespace(names=("dog",), top=lambda scores: [Label("dog", float(scores[0]))])
 
 
 def test_a_content_is_taken_once_whoever_asks():
@@ -22,3 +40,74 @@ def test_stored_content_is_not_taken():
 
 def test_interrupted_content_goes_on_where_it_was():
     assert Claims([], {"a": 12.5}).take("a") == 12.5
+
+
+class FakeDecoder:
+    """Opens files that hold no segment; the content is the name. `on_leaving` is raised when the file is closed."""
+
+    def __init__(self, on_leaving=None):
+        self._on_leaving = on_leaving
+
+    @contextmanager
+    def open(self, path, roots):
+        yield SimpleNamespace(content_sha256=lambda: path.stem, info=INFO, duration_s=1.0)
+        if self._on_leaving:
+            raise self._on_leaving
+
+
+@pytest.fixture
+def database(tmp_path):
+    with new_database(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def intake(database):
+    return Intake(database, MODEL, LABELS)
+
+
+def read(path, decoder, claims=None):
+    """The events of one file."""
+    events = []
+    ingest = Ingest(MODEL, LABELS, claims or Claims([], {}), jobs=1)
+    ingest._put = events.append
+    ingest._groups = lambda stream, resume_s: iter(())
+    ingest._read(decoder, path, path.parent, SimpleNamespace(add=events.append))
+    return events
+
+
+def begun(path, content):
+    return Begun(path, content, INFO, 5, 6.0)
+
+
+def batch(start_s=0.0):
+    row = np.ones((1, 2), np.float32)
+    vectors = Vectors(row, row[0, :1], row)
+    return Batch(np.array([start_s]), np.array([start_s + 1.0]), vectors, row, np.array([[0.9]], np.float32))
+
+
+def whole(path, content):
+    """The events of one file that is read from beginning to end."""
+    return [begun(path, content), Encoded(content, batch()), Finished(content, 1.0)]
+
+
+def stored(intake, events):
+    return intake.store(iter(events), Tally(len(events)))
+
+
+def test_a_file_that_changed_while_it_was_read_is_not_finished_first(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"x")
+    assert [type(event) for event in read(path, FakeDecoder())] == [Begun, Finished]
+    assert [type(event) for event in read(path, FakeDecoder(), Claims(["a"], {}))] == [Known]
+    changed = FakeDecoder(DamagedAudioError("changed"))
+    assert [type(event) for event in read(path, changed)] == [Begun, Refused]
+    assert [type(event) for event in read(path, changed, Claims(["a"], {}))] == [Refused]
+
+
+def test_a_refusal_takes_back_what_waits_to_be_written(intake, database):
+    error = DamagedAudioError("changed")
+    report = stored(intake, [*whole(Path("/a.wav"), "a"), Refused(Path("/a.wav"), error, "a"), *whole(Path("/b.wav"), "b")])
+    assert report.problems == (("/a.wav", error),)
+    assert [clip.paths for clip in database.clips()] == [("/b.wav",)]
+    assert database.counts().segments == 1
