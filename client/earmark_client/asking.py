@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client import ranking
-from earmark_client.audio.opening import content_sha256, display_name, open_sound
+from earmark_client.audio.opening import content_sha256, display_name
 from earmark_client.labelling import is_taught_by, taught_vectors
 from earmark_client.search import Target
 from earmark_shared.errors import AudioError, SettingsError
@@ -72,8 +72,7 @@ def find_example(database: Database, model: Model, path: Path, at_s: float | Non
     Raises:
         AudioError: the file can't be used, or has nothing at that second.
     """
-    with open_sound(path, (path.parent,)) as descriptor:
-        stored = database.clip_by_hash(content_sha256(descriptor))
+    stored = database.clip_by_hash(content_sha256(path))
     if stored is None or not stored.is_ready or not database.is_described(stored.id, model.base_version):
         return read_example(model, path, at_s)
     table = database.segments_of(stored.id)

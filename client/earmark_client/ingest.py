@@ -208,8 +208,7 @@ class Ingest:
                 resume_s = self._claims.take(content_sha256)
                 if resume_s is not None:
                     taken = content_sha256
-                    status = path.stat()
-                    self._put(Begun(path, taken, stream.info, status.st_size, status.st_mtime))
+                    self._put(Begun(path, taken, stream.info, stream.status.st_size, stream.status.st_mtime))
                     for cuts in self._groups(stream, resume_s):
                         steps.add(Cuts(taken, cuts))
         except EarmarkError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
+from earmark_client.audio.opening import is_gone
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
 from earmark_client.labelling import best_rows
 from earmark_client.model.head import quantize_output
@@ -178,7 +179,7 @@ class Intake:
         if str(path) in paths:
             tally.known += 1
             return
-        gone = [old for old in paths if not Path(old).exists()]
+        gone = [old for old in paths if is_gone(old)]
         for old in gone:
             self._database.remove_path(old)
         self._database.add_path(clip_id, str(path))

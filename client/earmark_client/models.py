@@ -10,6 +10,7 @@ the transaction that swaps the labels. Imported models are folders in the home; 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -148,7 +149,7 @@ def undescribed(database: Database, model: Model) -> list[Clip]:
 
 def is_there(clip: Clip) -> bool:
     """Whether a clip has a file at one of its paths; what is in it is seen when it is read."""
-    return any(Path(path).is_file() for path in clip.paths)
+    return any(map(os.path.isfile, clip.paths))  # and not Path.is_file, which raises for a folder that can't be entered
 
 
 def gone(home: Home, model: Model) -> list[Clip]:

@@ -5,6 +5,7 @@ Killed at any moment: what was committed stays, and the next time goes on after 
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,8 +74,8 @@ def read_again(
     """Make this model's segments of the clips whose file is there, none of which it has heard; the caller holds the home's lock."""
     wanted = {clip.content_sha256: clip for clip in clips}
     begun = {sha: database.described_until_s(clip.id, model.base_version) for sha, clip in wanted.items()}
-    paths = [Path(path) for clip in wanted.values() for path in clip.paths]
-    files = [(path, path.parent) for path in paths if path.is_file()]
+    paths = [Path(path) for clip in wanted.values() for path in filter(os.path.isfile, clip.paths)]
+    files = [(path, path.parent) for path in paths]
     labels = LabelSet(model, database.label_list())
     with closing(Ingest(model, labels, _Wanted(begun), jobs=jobs).run(files)) as events:
         return _Beside(database, model, labels, wanted).store(events, Tally(len(files)), on_progress)

@@ -174,6 +174,27 @@ def test_bad_files_are_named_and_the_others_go_on(tmp_path):
         assert status.segments == len(library._database.segments().ids)
 
 
+def test_a_file_on_a_disk_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        write_sound(folder, f"s{number}", tone(1, 300 + 50 * number))
+    pread = os.pread
+
+    def fail(descriptor, size, place):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "s1.wav":
+            raise OSError(5, "Input/output error")
+        return pread(descriptor, size, place)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with Library.create(tmp_path / "home", unlock=KeyFile(tmp_path / "key")) as library:
+        report = library.add([folder])
+        assert report.added == 2
+        (path, error), = report.problems  # fmt: skip
+        assert path.endswith("s1.wav")
+        assert (error.exit_code, bool(error.hint)) == (20, True)
+
+
 def test_a_label_counts_at_once_and_a_no_beats_the_model(library, sounds):
     library.label(str(sounds / "siren.wav"), "my kettle")
     answer = library.search(Query(text="my kettle"))

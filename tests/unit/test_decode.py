@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 
@@ -272,6 +273,35 @@ def test_what_the_system_refuses_is_translated(decoder, tmp_path, monkeypatch, n
         patch.setattr(opening.os, "open", refuse)
         with pytest.raises(kind, match=words), opening.open_sound(path, (tmp_path,)):
             pass
+
+
+@pytest.mark.parametrize("call", ["pread", "fstat"])
+def test_a_disk_that_fails_after_opening_is_the_files_error(decoder, tmp_path, monkeypatch, call):
+    path = write_sound(tmp_path, "x", tone(0.5))
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening.os, call, fail)
+        refused(decoder, path, UnreadableAudioError, "can't be read (Input/output error)")
+        with pytest.raises(UnreadableAudioError, match=path.name):
+            content_sha256(path)
+
+
+def test_a_file_that_is_renamed_while_it_is_open_keeps_its_size_and_time(decoder, tmp_path):
+    path = write_sound(tmp_path, "x", tone(0.5))
+    with decoder.open(path, (tmp_path,)) as stream:
+        path.rename(tmp_path / "y.wav")
+        assert stream.status == (tmp_path / "y.wav").stat()
+
+
+def test_only_what_is_surely_not_there_is_gone(tmp_path):
+    path = write_sound(tmp_path, "x", tone(0.5))
+    assert not opening.is_gone(str(path))
+    assert opening.is_gone(str(tmp_path / "y.wav"))
+    assert opening.is_gone(str(path / "y.wav"))
+    assert not opening.is_gone("/" + "y" * 300)  # can't be looked at
 
 
 def test_a_file_over_16_gib_is_refused_unread(decoder, tmp_path):

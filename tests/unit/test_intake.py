@@ -13,6 +13,7 @@ from earmark_client.audio.decode import SoundInfo
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
 from earmark_client.intake import Intake, Tally
 from earmark_client.model.head import Vectors
+from earmark_client.models import is_there
 from earmark_client.records import Label
 from earmark_shared.errors import DamagedAudioError
 
@@ -45,12 +46,14 @@ def test_interrupted_content_goes_on_where_it_was():
 class FakeDecoder:
     """Opens files that hold no segment; the content is the name. `on_leaving` is raised when the file is closed."""
 
+    status = SimpleNamespace(st_size=5, st_mtime=6.0)
+
     def __init__(self, on_leaving=None):
         self._on_leaving = on_leaving
 
     @contextmanager
     def open(self, path, roots):
-        yield SimpleNamespace(content_sha256=lambda: path.stem, info=INFO, duration_s=1.0)
+        yield SimpleNamespace(content_sha256=lambda: path.stem, info=INFO, duration_s=1.0, status=self.status)
         if self._on_leaving:
             raise self._on_leaving
 
@@ -96,8 +99,7 @@ def stored(intake, events):
 
 
 def test_a_file_that_changed_while_it_was_read_is_not_finished_first(tmp_path):
-    path = tmp_path / "a.wav"
-    path.write_bytes(b"x")
+    path = tmp_path / "a.wav"  # renamed since it was opened
     assert [type(event) for event in read(path, FakeDecoder())] == [Begun, Finished]
     assert [type(event) for event in read(path, FakeDecoder(), Claims(["a"], {}))] == [Known]
     changed = FakeDecoder(DamagedAudioError("changed"))
@@ -111,3 +113,13 @@ def test_a_refusal_takes_back_what_waits_to_be_written(intake, database):
     assert report.problems == (("/a.wav", error),)
     assert [clip.paths for clip in database.clips()] == [("/b.wav",)]
     assert database.counts().segments == 1
+
+
+def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(intake, database):
+    closed, copy = Path("/" + "x" * 300), Path("/copy.wav")
+    report = stored(intake, whole(closed, "a"))
+    again = stored(intake, [Known(copy, "a")])
+    assert (report.added, again.known, again.moved) == (1, 1, 0)
+    clip = database.clips()[0]
+    assert set(clip.paths) == {str(closed), str(copy)}
+    assert not is_there(clip)

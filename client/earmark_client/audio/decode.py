@@ -86,7 +86,7 @@ class SoundStream:
         self.path = path
         self._samples = 0
         self._descriptor, self._process, self._limits = descriptor, process, limits
-        self._size = opening.size_of(descriptor)
+        self.status = opening.status_of(descriptor, path)
         self._info: SoundInfo | None = None
         self._is_silent = True
         self._is_consumed = False
@@ -98,7 +98,7 @@ class SoundStream:
 
     def content_sha256(self) -> str:
         """Hex digest of the file's bytes, from the descriptor that is decoded."""
-        return opening.content_sha256(self._descriptor)
+        return opening.content_sha256(self.path, self._descriptor)
 
     @property
     def info(self) -> SoundInfo:
@@ -163,7 +163,7 @@ class SoundStream:
             reason = f"is longer than {limits.longest_s / 3600:.0f} hours"
             raise self._error(AudioLimitError, reason, "split the recording into shorter files")
         decoded_bytes = self.duration_s * info.sample_rate_hz * info.channels * 4
-        if decoded_bytes > max(limits.expansion_free_bytes, self._size * limits.expansion):
+        if decoded_bytes > max(limits.expansion_free_bytes, self.status.st_size * limits.expansion):
             reason = f"grows more than {limits.expansion:.0f}-fold when decoded"
             raise self._error(AudioLimitError, reason, "if it is a real recording, mix it down to mono or save it as WAV")
         if max(highest, -lowest) > worker.LARGEST_SAMPLE:  # only the resampler's ringing: the worker refused such files

@@ -51,7 +51,7 @@ def open_sound(path: Path, roots: Sequence[Path]) -> Iterator[int]:
 
     Raises:
         UnsafePathError: a link, a device, a folder, or outside every root.
-        UnreadableAudioError: not there, or not permitted.
+        UnreadableAudioError: not there, not permitted, or on a disk that fails.
         AudioLimitError: larger than 16 GiB.
         EmptyAudioError: zero bytes.
         DamagedAudioError: the file changed while it was open.
@@ -60,10 +60,10 @@ def open_sound(path: Path, roots: Sequence[Path]) -> Iterator[int]:
     check_inside(path, roots)
     descriptor = _open(path)
     try:
-        before = os.fstat(descriptor)
+        before = status_of(descriptor, path)
         _check_plain(path, before)
         yield descriptor
-        after = os.fstat(descriptor)
+        after = status_of(descriptor, path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             message = f"{display_name(path)}: the file changed while it was being read"
             raise DamagedAudioError(message, hint="wait until the recording is finished, then add it again")
@@ -86,8 +86,15 @@ def check_inside(path: Path, roots: Sequence[Path]) -> None:
 
 def _open(path: Path) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    try:
+    with _read_errors(path):
         return os.open(path, flags)
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """An open file can be refused too: the disk fails, the network drive is gone."""
+    try:
+        yield
     except OSError as refusal:
         raise _translated(path, refusal) from refusal
 
@@ -118,22 +125,24 @@ def _check_plain(path: Path, status: os.stat_result) -> None:
         raise EmptyAudioError(f"{name}: the file is empty (0 bytes)", hint="copy it again from where it came")
 
 
-def content_sha256(source: int | Path) -> str:
-    """Hex digest of a file's bytes; reading by a descriptor leaves its position alone."""
-    if not isinstance(source, int):
-        with open_sound(source, (source.parent,)) as descriptor:
-            return content_sha256(descriptor)
+def content_sha256(path: Path, descriptor: int | None = None) -> str:
+    """Hex digest of a file's bytes; reading by an open descriptor leaves its position alone. Raises an AudioError."""
+    if descriptor is None:
+        with open_sound(path, (path.parent,)) as opened:
+            return content_sha256(path, opened)
     digest = hashlib.sha256()
     place = 0
-    while block := os.pread(source, _HASH_BLOCK, place):
-        digest.update(block)
-        place += len(block)
+    with _read_errors(path):
+        while block := os.pread(descriptor, _HASH_BLOCK, place):
+            digest.update(block)
+            place += len(block)
     return digest.hexdigest()
 
 
 def container_of(descriptor: int, path: Path) -> str:
     """What the first bytes say the file is, one of WAV, FLAC, OGG, MP3, AIFF; raises NotAudioError for anything else."""
-    start = os.pread(descriptor, 16, 0)
+    with _read_errors(path):
+        start = os.pread(descriptor, 16, 0)
     if start[:4] in {b"RIFF", b"RF64"} and start[8:12] == b"WAVE":
         return "WAV"
     if start[:4] == b"FORM" and start[8:12] in {b"AIFF", b"AIFC"}:
@@ -155,6 +164,16 @@ def _is_mpeg_frame(start: bytes) -> bool:
     return is_layer_three and start[2] & 0xF0 not in {0xF0, 0x00} and start[2] & 0x0C != 0x0C
 
 
-def size_of(descriptor: int) -> int:
-    """Bytes in an open file."""
-    return os.fstat(descriptor).st_size
+def status_of(descriptor: int, path: Path) -> os.stat_result:
+    """Size and time of an open file, whatever became of its name since."""
+    with _read_errors(path):
+        return os.fstat(descriptor)
+
+
+def is_gone(path: str) -> bool:
+    """Whether nothing lies at a path; in a folder that can't be entered, or on a drive that fails, it may still be there."""
+    try:
+        os.stat(path)  # noqa: PTH116  Path.exists raises what it can't tell
+    except OSError as refusal:
+        return refusal.errno in {errno.ENOENT, errno.ENOTDIR}
+    return False
