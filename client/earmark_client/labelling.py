@@ -82,14 +82,20 @@ class LabelSet:
         return [ranking.example_segment_scores(examples, sound)[:, None] for examples in self._taught.values()]
 
     def top(self, scores: Floats) -> list[Label]:
-        """The labels worth telling, best first, from `(labels,)` scores; a taught sound goes before the words of others."""
+        """The labels worth telling, best first, from `(labels,)` scores; a taught sound goes before the words of others.
+
+        A person's label may have the name of one of the model's: each name is told once, as what comes first.
+        """
         count = len(self._phrases.names)
         threshold = self._model.labeler.calibration.threshold
         taught = [
             Label(name, float(score)) for name, score in zip(self._taught, scores[count:], strict=False) if score >= threshold
         ]
         named = self._model.labeler.top_labels(scores[:count], self._phrases)
-        return [*sorted(taught, key=lambda label: -label.score), *(Label(name, float(score)) for name, score in named)]
+        found: dict[str, Label] = {}
+        for label in (*sorted(taught, key=lambda label: -label.score), *(Label(name, float(score)) for name, score in named)):
+            found.setdefault(label.name, label)
+        return list(found.values())
 
 
 def is_taught_by(model: Model, label: LabelRow) -> bool:

@@ -224,6 +224,17 @@ def test_a_taught_sound_labels_and_searches_at_once(library, sounds, tmp_path):
     assert library.clips(label="my doorbell") == []
 
 
+def test_a_sound_taught_under_a_name_of_the_models_own_is_one_label(library, sounds, tmp_path):
+    path = write_sound(tmp_path, "downpour", noise(2, seed=9))
+    library.add([path])
+    name = library.describe(library.clip(str(path)))[0][1][0].name  # what the model hears itself
+    library.teach(name, [sounds / "wind" / "storm.wav"])
+    later = write_sound(tmp_path, "later", noise(2, seed=10))
+    assert library.add([later]).added == 1
+    labels = library.search(Query(text="later")).hits[0].labels
+    assert [label.name for label in labels].count(name) == 1
+
+
 def test_an_added_phrase_is_a_label_of_every_clip_that_answers(library):
     count = library.add_label("ticking", phrase="a clock ticking")
     assert any(label.name == "ticking" and label.kind == "user" for label in library.labels())

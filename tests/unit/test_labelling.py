@@ -11,6 +11,7 @@ from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.calibration import Calibration
 from earmark_client.model.labeler import LEAST_LISTED
+from earmark_client.records import Label
 from earmark_client.store.database import LabelRow
 from earmark_shared.errors import NotInLibraryError
 
@@ -56,6 +57,19 @@ def test_a_taught_sound_scores_by_likeness_and_comes_first():
     assert scores[1, 2] < 0.01
     assert [label.name for label in labels.top(scores[0])] == ["my doorbell", "dog", "rain"]
     assert [label.name for label in labels.top(scores[1])] == ["dog", "rain"]
+
+
+def test_a_label_with_the_name_of_one_of_the_models_is_told_once():
+    rain = LabelRow("rain", "rain", "taught", "m", vector=np.array([1.0, 0.0], np.float32))
+    taught = LabelSet(MODEL, [rain])
+    assert taught.names == ("dog", "rain", "rain")
+    assert taught.top(np.array([0.9, 0.8, 0.6], np.float32)) == [
+        Label("rain", pytest.approx(0.6)),
+        Label("dog", pytest.approx(0.9)),
+    ]
+    assert [label.name for label in taught.top(np.array([0.9, 0.8, 0.1], np.float32))] == ["dog", "rain"]
+    phrased = LabelSet(MODEL, [LabelRow("dog", "a dog barking", "user", "m")])
+    assert [label.name for label in phrased.top(np.array([0.9, 0.8, 0.7], np.float32))] == ["dog", "rain"]
 
 
 def test_what_another_model_was_taught_is_not_compared():
