@@ -198,7 +198,7 @@ def check_after_kill(folder, secret, present):
     faults = []
     with open_home(folder, secret) as home, home.database.snapshot():
         database = home.database
-        clips = set(database.clip_ids().tolist())
+        clips = {clip.id for clip in database.clips()}
         if lost := {clip_id for clip_id, state in present.items() if state == "+"} - clips:
             faults.append(f"lost {sorted(lost)}")
         if back := {clip_id for clip_id, state in present.items() if state == "-"} & clips:

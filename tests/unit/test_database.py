@@ -257,6 +257,14 @@ def test_filters(database):
     assert database.all_labels()[2] == [("dog", 0.8)]
 
 
+def test_a_folder_also_holds_what_an_interrupted_add_left(database):
+    with database.transaction():
+        database.finish_clip(database.insert_clip(row("a"), "/r/a.wav"), duration_s=1.0)
+        database.insert_clip(row("b"), "/r/b.wav")
+    assert database.clip_ids(folder="/r").tolist() == database.clip_ids().tolist() == [1, 2]
+    assert [clip.id for clip in database.clips(folder="/r")] == [1]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 127, 128, 129, 300])
 def test_labels_of_many_clips_are_all_stored_whatever_their_number(database, count):
     labels = {clip_id: [(f"label {clip_id}.{place}", 0.5) for place in range(count)] for clip_id in (1, 2)}

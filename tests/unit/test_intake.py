@@ -14,6 +14,7 @@ from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Inges
 from earmark_client.intake import Intake, Tally
 from earmark_client.model.head import Vectors
 from earmark_client.models import is_there
+from earmark_client.naming import find_clips
 from earmark_client.records import Label
 from earmark_shared.errors import DamagedAudioError
 
@@ -123,3 +124,12 @@ def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(intake, database)
     clip = database.clips()[0]
     assert set(clip.paths) == {str(closed), str(copy)}
     assert not is_there(clip)
+
+
+def test_what_an_interrupted_add_left_goes_with_its_folder(intake, database):
+    stored(intake, [*whole(Path("/r/a.wav"), "a"), begun(Path("/r/b.wav"), "b"), Encoded("b", batch())])
+    assert [clip.id for clip, _ in database.pending_clips()] == [2]
+    assert find_clips(database, "/r") == [1, 2]
+    with database.transaction():
+        database.remove_clip(1)
+    assert find_clips(database, "/r") == [2]

@@ -169,12 +169,12 @@ class ClipStore(Connection):
     def clip_ids(
         self, *, folder: str | None = None, after_s: float | None = None, before_s: float | None = None, label: str | None = None
     ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Ids of the clips that `clips` would give, (n,) int64.
+        """Ids of the clips that `clips` would give, and of pending ones, (n,) int64: what an interrupted `add` left is forgotten too.
 
         `folder` holds what is below it at any depth; the dates bound `recorded_at_s` (both ends included, Unix time); `label` is
         a predicted name that nobody denied, or one that somebody affirmed.
         """
-        where: list[str] = ["state = 'ready'"]
+        where: list[str] = []
         values: list[str | float] = []
         if folder is not None:
             start = folder.rstrip("/") + "/"
@@ -193,7 +193,7 @@ class ClipStore(Connection):
                 " AND is_present EXCEPT SELECT clip_id FROM corrections WHERE name = ? AND NOT is_present AND segment_id IS NULL)"
             )
             values += [label] * 3
-        rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where)} ORDER BY id", values)  # noqa: S608  (constants only)
+        rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where) or '1'} ORDER BY id", values)  # noqa: S608  (constants only)
         return np.array([row[0] for row in rows], dtype=np.int64)
 
     def counts(self) -> Counts:
