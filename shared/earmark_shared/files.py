@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+SCRATCH_BYTES = 6
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,7 +57,7 @@ def sync_folder(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that a reader, or a power cut, sees the old file or the new one and nothing between; 0600."""
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(SCRATCH_BYTES)}")
     with disk_errors(path):
         try:
             _write_new(scratch, data)
@@ -65,6 +66,11 @@ def write_atomic(path: Path, data: bytes) -> None:
             scratch.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def scratch_files(path: Path) -> list[Path]:
+    """What `write_atomic` left beside `path` where it was killed: as secret as the file itself."""
+    return sorted(path.parent.glob(f".{path.name}.{'[0-9a-f]' * 2 * SCRATCH_BYTES}"))
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -108,15 +114,15 @@ def wipe(path: Path) -> None:
 
     Copy-on-write file systems and flash keep old blocks, so the overwriting is a second line, not the promise.
     """
-    if not path.is_symlink() and path.is_file():
-        with disk_errors(path):
+    with disk_errors(path):
+        if not path.is_symlink() and path.is_file():
             descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 os.write(descriptor, secrets.token_bytes(os.fstat(descriptor).st_size))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 class FileLock:

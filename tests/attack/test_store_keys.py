@@ -200,6 +200,44 @@ def test_a_damaged_home_can_still_be_erased(tmp_path):
     assert not folder.exists()
 
 
+def test_a_key_file_goes_only_with_a_library_that_it_opens(tmp_path):
+    """Another library's key, a private file that is no key, one that is gone: the library is erased, the file is not."""
+    other = storekit.make_home(tmp_path / "other", clips=1)
+    letter = KeyFile(tmp_path / "letter")
+    letter.path.write_text("dear diary")
+    letter.path.chmod(0o600)
+    for number, secret in enumerate((other, letter, KeyFile(tmp_path / "gone"))):
+        storekit.make_home(tmp_path / f"home{number}", clips=0)
+        assert keys.own_key_file(tmp_path / f"home{number}", secret) is None
+        erase_home(tmp_path / f"home{number}", secret)
+        assert not (tmp_path / f"home{number}").exists()
+        assert (tmp_path / f"home{number}.key").exists()
+    open_home(tmp_path / "other", other).close()
+    assert letter.path.read_text() == "dear diary"
+
+
+def test_erasing_takes_along_what_a_killed_change_of_secret_left(tmp_path, monkeypatch, cheap_derivation):
+    """Such a scratch file opens a copy of the database by the secret that was being set; so might one of the seal."""
+    folder, _, secret = grown(tmp_path, None)
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.replace", lambda _scratch, _path: os._exit(9))
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                keys.rewrap(folder, secret, Passphrase("new"))
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (scratch,) = folder.glob(".key.json.*")
+    (folder / ".seal.json.0123456789ab").touch()
+    (folder / ".key.json.mine").touch()
+    with scratch.open("rb") as kept:
+        before = kept.read()
+        erase_home(folder, secret)
+        kept.seek(0)
+        assert kept.read() not in (b"", before)
+    assert [path.name for path in folder.iterdir()] == [".key.json.mine"]
+
+
 def test_every_file_of_a_home_is_its_owners_alone(tmp_path):
     folder, _, secret = grown(tmp_path, None)
     with open_home(folder, secret, write=True):

@@ -116,6 +116,13 @@ def test_an_open_or_foreign_key_file_is_refused(tmp_path, key_file):
             keys.unlock(tmp_path, key_file)
 
 
+def test_a_missing_key_file_is_named(tmp_path, key_file):
+    lock(tmp_path, key_file)
+    key_file.path.unlink()
+    with pytest.raises(WrongKeyError, match=str(key_file.path)):
+        keys.unlock(tmp_path, key_file)
+
+
 class PlaintextKeyring(FakeKeyring):
     """Named like keyrings.alt's."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -9,8 +10,8 @@ import click
 
 from earmark_client.cli.federation_cmds import leave_before_erase
 from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase, read_passphrase
-from earmark_shared.errors import NewerSchemaError, RollbackError, TamperedError, WrongKeyError
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file, read_passphrase
+from earmark_shared.errors import NewerSchemaError, RollbackError, SettingsError, TamperedError, WrongKeyError
 
 
 class ExportOptions(TypedDict):
@@ -76,7 +77,7 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
 
     new: keys.Secret
     if new_key is not None:
-        new = keys.KeyFile(new_key)
+        new = new_key_file(new_key)
     elif given["is_keyring"]:
         new = keyrings.Keyring()
     else:
@@ -93,16 +94,23 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
 def erase(session: Session, *, is_agreed: bool) -> None:
     """Destroy the library's key and its files, and leave its federation. Nothing brings it back; sound files are not touched.
 
-    A library that can't be opened any more, because its passphrase is lost or its files are damaged, is destroyed all the same.
+    A library that can't be opened any more, because its passphrase or key file is lost or its files are damaged, is destroyed all
+    the same. A key file goes only with a library that it opens.
     """
-    session.confirm(f"Destroy the library in {session.settings.home} for good?", is_agreed=is_agreed)
+    named, own = session.settings.key_file, session.own_key_file()
+    also = f" and its key file {own}" if own else ""
+    session.confirm(f"Destroy the library in {session.settings.home}{also} for good?", is_agreed=is_agreed)
     try:
         with session.library() as library:
             leave_before_erase(session, library.home)
             library.erase()
-    except (WrongKeyError, TamperedError, RollbackError, NewerSchemaError) as error:
+    except (SettingsError, WrongKeyError, TamperedError, RollbackError, NewerSchemaError) as error:
+        if isinstance(error, SettingsError) and not session.lacks_key_file():
+            raise
         session.output.note(f"{error} It is destroyed unopened.")
         session.destroy()
+    if named and os.path.lexists(named):
+        session.output.note(f"{named} stays: nothing shows that it is this library's key")
     session.output.note("erased; the key is gone")
 
 

@@ -10,7 +10,7 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
-from earmark_client.cli.session import Session, ask_passphrase
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file
 from earmark_shared.errors import AudioError, DiskFullError, HomeExistsError, HomeInUseError
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT00
     if (session.settings.home / keys.HEADER_NAME).exists():
         raise HomeExistsError(f"there is a library in {session.settings.home} already", hint="use it, or name another --home")
     if session.settings.key_file is not None:
-        return keys.KeyFile(session.settings.key_file)
+        return new_key_file(session.settings.key_file)
     given = session.given_passphrase()
     if given is None and not is_passphrase:
         return keyrings.Keyring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from earmark_client.cli.output import Output
-from earmark_shared.errors import RollbackError, SettingsError
+from earmark_shared.errors import RollbackError, SettingsError, TamperedError
 from earmark_shared.settings import ClientSettings
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
     from earmark_client.store.home import Home, Older
-    from earmark_client.store.keys import Secret
+    from earmark_client.store.keys import KeyFile, Secret
 
 PASSPHRASE_HINT = "use --passphrase-file FILE or --passphrase-fd N, or run it on a terminal"  # noqa: S105  a sentence, no secret
 OLDER_HINT = "if you put a backup back on purpose: --older read looks at it, --older accept goes on from it"
@@ -67,12 +67,30 @@ class Session:
         return keyrings.Keyring()
 
     def destroy(self) -> None:
-        """Erase a library that can't be opened; a passphrase is not asked for, since its key lies wrapped in the home alone."""
+        """Erase a library that can't be opened; nothing is asked for, since without `key.json` no secret opens it any more."""
         from earmark_client.store import home, keyrings, keys
 
-        mode = keys.read_mode(self.settings.home)
-        unlock = None if mode == keys.Passphrase.mode else self.unlock()
-        home.erase_home(self.settings.home, unlock if isinstance(unlock, keyrings.Keyring | keys.KeyFile) else None)
+        unlock: Secret | None = None if self.settings.key_file is None else keys.KeyFile(self.settings.key_file)
+        with suppress(
+            TamperedError
+        ):  # a damaged header says neither what opens it nor which of the keyring's entries are its own
+            if keys.read_mode(self.settings.home) == keyrings.Keyring.mode:
+                unlock = keyrings.Keyring()
+        home.erase_home(self.settings.home, unlock)
+
+    def own_key_file(self) -> Path | None:
+        """Return the key file that goes when the library is destroyed: the one named, if it does open the library."""
+        if self.settings.key_file is None:
+            return None
+        from earmark_client.store import keys
+
+        return keys.own_key_file(self.settings.home, keys.KeyFile(self.settings.key_file))
+
+    def lacks_key_file(self) -> bool:
+        """Say whether a key file opens the library and nobody said which, as somebody can't who has lost it."""
+        from earmark_client.store import keys
+
+        return self.settings.key_file is None and keys.read_mode(self.settings.home) == keys.KeyFile.mode
 
     def given_passphrase(self) -> str | None:
         """Return the passphrase from the file or descriptor in the settings, or None when neither is named."""
@@ -104,6 +122,20 @@ class Session:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{question} Say so with --yes.")
         click.confirm(question, abort=True, err=True)
+
+
+def new_key_file(path: Path) -> KeyFile:
+    """Return `path` as the place of a new key.
+
+    Raises:
+        SettingsError: a file is there. It may be another library's key, and erasing either library would then destroy both.
+    """
+    from earmark_client.store import keys
+
+    if os.path.lexists(path):
+        hint = "name a file that does not exist yet; or remove this one, if it opens no library"
+        raise SettingsError(f"{path}: there is a file already, which may be another library's key", hint=hint)
+    return keys.KeyFile(path)
 
 
 def read_passphrase(path: Path | None, descriptor: int | None) -> str | None:

@@ -24,7 +24,7 @@ from earmark_client.store import keys
 from earmark_client.store.database import Database
 from earmark_client.store.keys import KEY_BYTES, Keyring, Secret
 from earmark_shared.errors import HomeExistsError, RollbackError, StoreError, TamperedError, WrongKeyError
-from earmark_shared.files import FileLock, make_private_folder, read_private, sync_folder, write_atomic
+from earmark_shared.files import FileLock, make_private_folder, read_private, scratch_files, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Older = Literal["refuse", "read", "accept"]
 DATABASE_NAME = "library.db"
 SEAL_NAME = "seal.json"
+DATA_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", SEAL_NAME)
 LOCK_NAME = "lock"
 MODELS_NAME = "models"
 OLDER_HINT = "If you restored a backup on purpose, say so; what was added since is not in it."
@@ -169,6 +170,7 @@ def change_secret(folder: Path, old: Secret, new: Secret) -> None:
 def erase_home(folder: Path, secret: Secret | None) -> None:
     """Make the library unreadable for good: its key first, wherever that is kept, then its files.
 
+    A key file that does not open it stays: it is another library's, or no key file at all.
     A copy of the database that lies elsewhere stays what it is without the key: noise. HomeInUseError while somebody writes.
     """
     with FileLock(folder / LOCK_NAME):
@@ -201,5 +203,5 @@ def _settle(home: Home, seal: Seal, rollback: StoreError, older: Older) -> None:
 
 
 def _remove_database(folder: Path) -> None:
-    for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", SEAL_NAME):
-        (folder / name).unlink(missing_ok=True)
+    for path in (*(folder / name for name in DATA_NAMES), *scratch_files(folder / SEAL_NAME)):
+        path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from earmark_client.store.keyrings import Keyring, OpenKeyring
 from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
-from earmark_shared.files import read_private, wipe, write_atomic, write_private
+from earmark_shared.files import read_private, scratch_files, wipe, write_atomic, write_private
 
 __all__ = [
     "KeyFile",
@@ -33,6 +33,7 @@ __all__ = [
     "create_key_file",
     "destroy",
     "make_key_file",
+    "own_key_file",
     "read_mode",
     "rewrap",
     "unlock",
@@ -105,13 +106,26 @@ def rewrap(home: Path, old: Secret, new: Secret) -> None:
 
 
 def destroy(home: Path, secret: Secret | None) -> None:
-    """Make the data key unrecoverable: wipe the header, the key file and the keyring's entries."""
+    """Make the data key unrecoverable: wipe the header, its scratch files, its own key file and the keyring's entries."""
+    key_file = own_key_file(home, secret)
     if isinstance(secret, Keyring):
         with contextlib.suppress(StoreError):  # a damaged header no longer says which entries are its own, and opens nothing
             secret.open().forget(str(read_header(home)["home_id"]))
-    if isinstance(secret, KeyFile):
-        wipe(secret.path)
-    wipe(home / HEADER_NAME)
+    if key_file is not None:  # before the header, without which a second run would no longer know whose it is
+        wipe(key_file)
+    for path in (*scratch_files(home / HEADER_NAME), home / HEADER_NAME):
+        wipe(path)
+
+
+def own_key_file(home: Path, secret: Secret | None) -> Path | None:
+    """The key file that goes when `home` is destroyed: only one that opens it, since another may be all that opens another library."""
+    if not isinstance(secret, KeyFile):
+        return None
+    try:
+        unlock(home, secret)
+    except (SettingsError, StoreError):
+        return None
+    return secret.path
 
 
 def read_mode(home: Path) -> str:
@@ -206,7 +220,12 @@ def _stretch(passphrase: str | bytes, kdf: dict[str, Any]) -> bytes:
 
 
 def _read_key_file(path: Path) -> bytes:
-    text = read_private(path, limit=4096)
+    try:
+        text = read_private(path, limit=4096)
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise WrongKeyError(f"There is no key file {path}.", hint="Name the file that this library was made with.") from error
+        raise
     digits = text.removesuffix(b"\n")
     if len(digits) != 2 * KEY_BYTES or not set(digits) <= set(b"0123456789abcdef"):
         raise WrongKeyError(REFUSED, hint=f"{path} is not a key file, or it was changed.")
