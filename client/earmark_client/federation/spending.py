@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from earmark_client.learn.anchor import KeyringAnchor
 from earmark_client.learn.ledger import Budget, Ledger
 from earmark_client.store import keys
+from earmark_client.store.home import ANCHOR_DUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,4 +24,9 @@ def open_ledger(home: Home, secret: keys.Secret, *, clock: Callable[[], float], 
     key, anchor = keys.derive(keys.unlock(home.folder, secret), "ledger"), None
     if isinstance(secret, keys.Keyring):
         anchor = KeyringAnchor(secret.open().backend, str(keys.read_header(home.folder)["home_id"]), key)
-    return Ledger(home.database, key, clock=clock, anchor=anchor, budget=budget)
+    is_due = anchor is not None and bool(home.database.get_meta(ANCHOR_DUE, 0))
+    ledger = Ledger(home.database, key, clock=clock, anchor=anchor, budget=budget, is_anchor_due=is_due)
+    if is_due:
+        with home.database.transaction():
+            home.database.set_meta(ANCHOR_DUE, 0)
+    return ledger

@@ -91,8 +91,9 @@ class Ledger:
         clock: Callable[[], float],
         anchor: Anchor | None = None,
         budget: Budget | None = None,
+        is_anchor_due: bool = False,
     ) -> None:
-        """Read and check what is there; `clock` gives Unix seconds.
+        """Read and check what is there; `clock` gives Unix seconds. With `is_anchor_due` an anchor may be empty and is written now.
 
         Raises:
             LedgerError: the rows were changed. LedgerRollbackError: they are older than the anchor.
@@ -100,11 +101,13 @@ class Ledger:
         self._storage, self._key, self._clock, self._anchor = storage, key, clock, anchor
         self.budget = budget or Budget()
         self._mine: set[tuple[bytes, int]] = set()
+        self._is_anchor_due = is_anchor_due
         with storage.transaction():
             rows = self._read(storage)
             if not rows:
                 rows = [self._append(rows, _EPOCH, State.OPENED, at_s=int(clock()))]
         self._mirror(rows)
+        self._is_anchor_due = False
 
     @property
     def has_anchor(self) -> bool:
@@ -207,7 +210,7 @@ class Ledger:
         if anchored is not None and (len(rows) < anchored.counter or rows[anchored.counter - 1].sha256() != anchored.head_hash):
             raise LedgerRollbackError(hint="Training stays off: restore the newest library, or erase this one.")
         # One row without an anchor is a first start that was cut short; more of them had one.
-        if self._anchor is not None and anchored is None and len(rows) > 1:
+        if self._anchor is not None and anchored is None and len(rows) > 1 and not self._is_anchor_due:
             raise LedgerRollbackError("What remembers how far the ledger had come is gone.", hint="Training stays off.")
         return rows
 

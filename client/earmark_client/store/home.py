@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Older = Literal["refuse", "read", "accept"]
 DATABASE_NAME = "library.db"
+ANCHOR_DUE = "ledger anchor due"
+"""Set where a keyring has come to open the library: it can't remember yet how far a privacy ledger there is had come."""
 SEAL_NAME = "seal.json"
 DATA_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", SEAL_NAME)
 LOCK_NAME = "lock"
@@ -161,6 +163,9 @@ def change_secret(folder: Path, old: Secret, new: Secret) -> None:
     keys.make_key_file(new)
     with open_home(folder, old, write=True) as home:
         data_key = keys.unlock(folder, old)
+        if isinstance(new, Keyring) and not isinstance(old, Keyring):
+            with home.database.transaction():
+                home.database.set_meta(ANCHOR_DUE, 1)
         Seal(folder, new, data_key, str(keys.read_header(folder)["home_id"])).write(home.database.epoch)
         keys.rewrap(folder, old, new)
         if isinstance(new, Keyring):
