@@ -11,9 +11,17 @@ from tests.attack import storekit
 
 from earmark_client.store import home as homes
 from earmark_client.store import keyrings, keys
-from earmark_client.store.home import change_secret, erase_home, open_home
+from earmark_client.store.home import change_secret, create_home, erase_home, open_home
 from earmark_client.store.keys import KeyFile, Keyring, Passphrase, create_key_file
-from earmark_shared.errors import EarmarkError, HomeMissingError, RollbackError, StoreError, TamperedError, WrongKeyError
+from earmark_shared.errors import (
+    EarmarkError,
+    HomeExistsError,
+    HomeMissingError,
+    RollbackError,
+    StoreError,
+    TamperedError,
+    WrongKeyError,
+)
 
 RIGHT = "correct horse battery staple"
 
@@ -190,6 +198,95 @@ def test_erasing_overwrites_the_key_before_it_is_unlinked(tmp_path, monkeypatch)
     assert len(after[0]) == len(header)
     assert after[0] != header
     assert after[1] != key
+
+
+def test_a_home_without_its_header_says_what_is_missing_and_is_not_begun_anew(tmp_path):
+    folder, older, secret = grown(tmp_path, None)
+    (folder / "key.json").unlink()
+    data = (folder / "library.db").read_bytes()
+    with pytest.raises(HomeMissingError, match=r"library\.db, but no key\.json") as caught:
+        open_home(folder, secret)
+    assert "Restore key.json" in caught.value.hint
+    with pytest.raises(HomeExistsError, match=r"library\.db") as caught:
+        create_home(folder, secret)
+    assert "restore key.json" in caught.value.hint
+    assert (folder / "library.db").read_bytes() == data
+    put_back(folder, older, "key.json")
+    with open_home(folder, secret) as home:
+        assert home.database.counts().clips == 3
+
+
+@pytest.mark.parametrize("name", ["library.db", "library.db-wal", "seal.json"])
+def test_a_person_s_own_file_is_not_overwritten(tmp_path, name):
+    folder, secret = tmp_path / "own", KeyFile(tmp_path / "key")
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / name).write_text("mine")
+    with pytest.raises(HomeExistsError, match=name):
+        create_home(folder, secret)
+    assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+    assert (stat.S_IMODE(folder.stat().st_mode), secret.path.exists()) == (0o755, False)
+
+
+def test_a_person_s_own_models_are_not_erased(tmp_path):
+    folder, _, secret = grown(tmp_path, None)
+    ours = [
+        "head-1.safetensors",
+        "schema-ab.json",
+        "imported",
+        "shipped",
+        "incoming",
+        "tuf-ab",
+        ".head-1.safetensors.0123456789ab",
+    ]
+    (folder / "models").mkdir()
+    for name in (*ours, "mine"):
+        (folder / "models" / name).touch() if "." in name else (folder / "models" / name).mkdir()
+    erase_home(folder, secret)
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == ["models", "models/mine"]
+
+
+STEPS = {"folder": 0, "mark": 1, "database": 2, "seal": 3, "header": 4, "finished": 5}
+
+
+def cut_short(monkeypatch, folder, secret, moment):
+    """Create a home in a process that is killed before one of its steps."""
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        return
+    places = [
+        (homes, "make_private_folder"), (homes, "write_atomic"), (homes.Database, "create"), (homes.Seal, "write"),
+        (keys, "write_header"), (homes, "_finish"),
+    ]  # fmt: skip
+    with contextlib.suppress(BaseException):
+        monkeypatch.setattr(*places[STEPS[moment]], lambda *_: os._exit(9))
+        create_home(folder, secret)
+    os._exit(1)
+
+
+@pytest.mark.parametrize("moment", [moment for moment in STEPS if moment != "finished"])
+def test_a_creation_that_was_cut_short_is_begun_anew(tmp_path, monkeypatch, moment):
+    folder, secret = tmp_path / "home", KeyFile(tmp_path / "key")
+    cut_short(monkeypatch, folder, secret, moment)
+    with pytest.raises(HomeMissingError) as caught:
+        open_home(folder, secret)
+    assert caught.value.hint == "Begin one: earmark init."
+    create_home(folder, secret)
+    open_home(folder, secret).close()
+
+
+def test_a_creation_that_only_left_its_mark_is_no_licence(tmp_path, monkeypatch):
+    """Killed with the header written there is a library; once opened, a later loss of its header is not taken for a cut."""
+    folder, secret = tmp_path / "home", KeyFile(tmp_path / "key")
+    cut_short(monkeypatch, folder, secret, "finished")
+    with pytest.raises(HomeExistsError):
+        create_home(folder, secret)
+    assert (folder / keys.UNFINISHED_NAME).exists()
+    open_home(folder, secret).close()
+    (folder / "key.json").unlink()
+    with pytest.raises(HomeExistsError):
+        create_home(folder, secret)
 
 
 def test_a_damaged_home_can_still_be_erased(tmp_path):

@@ -11,7 +11,7 @@ import click
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session, ask_passphrase, new_key_file
-from earmark_shared.errors import AudioError, DiskFullError, HomeExistsError, HomeInUseError
+from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
 
 if TYPE_CHECKING:
     from earmark_client.intake import AddReport
@@ -200,10 +200,9 @@ def status(session: Session, *, as_json: bool) -> None:
 
 
 def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT001  private, one caller
-    from earmark_client.store import keyrings, keys
+    from earmark_client.store import home, keyrings, keys
 
-    if (session.settings.home / keys.HEADER_NAME).exists():
-        raise HomeExistsError(f"there is a library in {session.settings.home} already", hint="use it, or name another --home")
+    home.check_free(session.settings.home)  # before anybody is asked for a passphrase
     if session.settings.key_file is not None:
         return new_key_file(session.settings.key_file)
     given = session.given_passphrase()

@@ -5,6 +5,7 @@
     seal.json    how far the library had come, authenticated; in keyring mode this lies in the keyring instead
     models       released heads and their signed metadata (public), once there was an update
     lock         held by whoever changes the library; readers need none
+    earmark-unfinished   only while a home is made
 
 The seal notices a database that is older than the last one seen. In keyring mode it lies outside the home, so a restored copy of
 the whole home is noticed too; with a key file or a passphrase only a restored *database* is: whoever can put back the whole
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from earmark_client.store import keys
 from earmark_client.store.database import Database
-from earmark_client.store.keys import KEY_BYTES, Keyring, Secret
+from earmark_client.store.keys import DATABASE_NAME, KEY_BYTES, UNFINISHED_NAME, Keyring, Secret
 from earmark_shared.errors import HomeExistsError, RollbackError, StoreError, TamperedError, WrongKeyError
 from earmark_shared.files import FileLock, make_private_folder, read_private, scratch_files, sync_folder, write_atomic
 
@@ -31,13 +32,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Older = Literal["refuse", "read", "accept"]
-DATABASE_NAME = "library.db"
 ANCHOR_DUE = "ledger anchor due"
 """Set where a keyring has come to open the library: it can't remember yet how far a privacy ledger there is had come."""
 SEAL_NAME = "seal.json"
 DATA_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", SEAL_NAME)
 LOCK_NAME = "lock"
 MODELS_NAME = "models"
+MODELS_OURS = (
+    *("head-*.safetensors", "schema-*.json", "tuf-*", "incoming", "imported", "shipped", "participate.lock"),
+    *(".head-*.safetensors.*", ".schema-*.json.*"),
+)
+"""Patterns of what Earmark puts there; the last two are what a killed writer leaves."""
 OLDER_HINT = "If you restored a backup on purpose, say so; what was added since is not in it."
 
 
@@ -112,22 +117,25 @@ class Home:
 
 
 def create_home(folder: Path, secret: Secret) -> None:
-    """Make an empty home, and a key file that is not there yet; HomeExistsError if there is one.
+    """Make an empty home, and a key file that is not there yet; HomeExistsError if there is one, or something that could be one's.
 
-    Its header is written last: until then there is no home.
+    Its header is written last: until then there is no home. What a creation that was cut short left behind, under a key that
+    nobody has, is known by the mark that it made first.
     """
+    check_free(folder)
     keys.make_key_file(secret)
     if isinstance(secret, Keyring):
         secret.open()
     make_private_folder(folder)
     with FileLock(folder / LOCK_NAME):
-        if (folder / keys.HEADER_NAME).exists():
-            raise HomeExistsError(f"There is a library in {folder} already.", hint="Add to it, or name another folder.")
-        _remove_database(folder)  # what a creation that was cut short left behind, under a key that nobody has
+        check_free(folder)
+        write_atomic(folder / UNFINISHED_NAME, b"")
+        _remove_database(folder)
         data_key, home_id = secrets.token_bytes(KEY_BYTES), secrets.token_hex(16)
         with Database.create(folder / DATABASE_NAME, data_key) as database:
             Seal(folder, secret, data_key, home_id).write(database.epoch)
         keys.write_header(folder, secret, data_key, home_id)
+        _finish(folder)
 
 
 def open_home(folder: Path, secret: Secret, *, write: bool = False, older: Older = "refuse") -> Home:
@@ -137,6 +145,7 @@ def open_home(folder: Path, secret: Secret, *, write: bool = False, older: Older
     accept it as the newest there is. Also raises HomeMissingError, WrongKeyError, TamperedError, NewerSchemaError, HomeInUseError.
     """
     data_key = keys.unlock(folder, secret)
+    _finish(folder)
     seal = Seal(folder, secret, data_key, str(keys.read_header(folder)["home_id"]))
     rollback: StoreError | None = None
     sealed_epoch = 0
@@ -181,7 +190,8 @@ def erase_home(folder: Path, secret: Secret | None) -> None:
     with FileLock(folder / LOCK_NAME):
         keys.destroy(folder, secret)
         _remove_database(folder)
-        shutil.rmtree(folder / MODELS_NAME, ignore_errors=True)
+        _remove_models(folder / MODELS_NAME)
+        (folder / UNFINISHED_NAME).unlink(missing_ok=True)
     (folder / LOCK_NAME).unlink(missing_ok=True)
     sync_folder(folder)
     if not any(folder.iterdir()):
@@ -205,6 +215,32 @@ def _settle(home: Home, seal: Seal, rollback: StoreError, older: Older) -> None:
     with home.lock():
         seal.write(home.database.epoch)
     home.is_rolled_back = False
+
+
+def check_free(folder: Path) -> None:
+    """Raise HomeExistsError if a library is in `folder`, or a file that a library would take the place of."""
+    if (folder / keys.HEADER_NAME).exists():
+        raise HomeExistsError(f"There is a library in {folder} already.", hint="Use it, or name another folder: --home FOLDER.")
+    found = [name for name in DATA_NAMES if (folder / name).exists()]
+    if found and not (folder / UNFINISHED_NAME).exists():
+        hint = "If it is a library's, restore key.json from a backup. Else name another folder (--home), or move the file away."
+        raise HomeExistsError(f"{folder / found[0]} is there already.", hint=hint)
+
+
+def _finish(folder: Path) -> None:
+    """Take away the mark of a home that is being made: from its first opening on, no second creation may take what it holds for nobody's."""
+    with contextlib.suppress(OSError):  # mostly there is none; where it can't go, nothing else can be removed either
+        (folder / UNFINISHED_NAME).unlink()
+
+
+def _remove_models(folder: Path) -> None:
+    """Remove what Earmark puts there; a folder that somebody chose for a home may have had models of its own."""
+    for path in [path for pattern in MODELS_OURS for path in folder.glob(pattern)]:
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _remove_database(folder: Path) -> None:

@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 HEADER_NAME = "key.json"
+DATABASE_NAME = "library.db"
+UNFINISHED_NAME = "earmark-unfinished"
+"""Lies in a home while it is made: what is there without a `key.json` is then nobody's."""
 KEY_BYTES = 32
 ARGON2 = {"memory_kib": 65_536, "passes": 3, "lanes": 4}
 ARGON2_LIMITS = {"memory_kib": 1 << 20, "passes": 16, "lanes": 16}
@@ -158,7 +161,7 @@ def read_header(home: Path) -> dict[str, Any]:
     """`key.json` as a dict; one byte off its canonical form is TamperedError, none at all HomeMissingError."""
     path = home / HEADER_NAME
     if not path.exists():
-        raise HomeMissingError(f"There is no library in {home}.", hint="Begin one: earmark init.")
+        raise _missing(home)
     data = read_private(path, limit=4096)
     try:
         header = json.loads(data)
@@ -168,6 +171,14 @@ def read_header(home: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise TamperedError(f"{path} is not as Earmark wrote it.", hint="Restore key.json from a backup.") from error
     return dict(header)
+
+
+def _missing(home: Path) -> HomeMissingError:
+    """A database that lost its header may be all that somebody has: who is told to begin anew would destroy it."""
+    if (home / DATABASE_NAME).exists() and not (home / UNFINISHED_NAME).exists():
+        hint = "Restore key.json from a backup: without it nothing opens the library."
+        return HomeMissingError(f"There is no library in {home}: it has a {DATABASE_NAME}, but no {HEADER_NAME}.", hint=hint)
+    return HomeMissingError(f"There is no library in {home}.", hint="Begin one: earmark init.")
 
 
 def _check_fields(header: dict[str, Any]) -> None:
