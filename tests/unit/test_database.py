@@ -409,6 +409,31 @@ def test_migrations_run_in_order_and_whole(path, monkeypatch):
         assert "half" not in names
 
 
+def test_who_waited_for_another_s_migration_does_not_repeat_it(path, monkeypatch):
+    """Two processes open a library after an upgrade: the second asked for the version before the first had changed it."""
+    with monkeypatch.context() as before:
+        before.setattr(connection, "migrate", lambda raw: schema.migrate(raw, schema.MIGRATIONS[:3]))
+        Database.create(path, KEY).close()
+    raws = []
+    monkeypatch.setattr(connection, "migrate", raws.append)
+    with Database.open(path, KEY), Database.open(path, KEY):
+        late, first = raws
+        begun = []
+
+        class Waiting:
+            def execute(self, statement):
+                if statement == "BEGIN IMMEDIATE" and not begun:
+                    begun.append(schema.migrate(first))
+                return late.execute(statement)
+
+        schema.migrate(Waiting())
+        assert begun
+    monkeypatch.undo()
+    with Database.open(path, KEY) as opened:
+        assert opened._one("PRAGMA user_version")[0] == len(schema.MIGRATIONS)
+        opened.verify()
+
+
 def test_a_full_disk_loses_nothing(database):
     with database.transaction():
         add_clip(database, 0)

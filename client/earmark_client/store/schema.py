@@ -138,12 +138,15 @@ MIGRATIONS: tuple[Sequence[str], ...] = (FIRST, LEDGER, FEDERATION, SAID_WORDS, 
 
 def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
     """Bring the database to the newest version, each step whole or not at all; NewerSchemaError if it is beyond it already."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if version > len(migrations):
         raise NewerSchemaError(hint="Install the newest Earmark.")
     for number, statements in enumerate(migrations[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
+            if _version(connection) >= number:  # another process took this step while we waited for it
+                connection.execute("ROLLBACK")
+                continue
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
@@ -151,3 +154,7 @@ def migrate(connection: dbapi2.Connection, migrations: Sequence[Sequence[str]] =
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def _version(connection: dbapi2.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
