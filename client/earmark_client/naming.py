@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,32 +15,62 @@ if TYPE_CHECKING:
 
 SHA_PREFIX = 6
 """Hexadecimal digits of a content hash that name a clip."""
+NUMBER_DIGITS = 18
+"""A number with more digits is no clip's: SQLite's end before."""
+HINT = "`earmark list` shows what there is."
+
+
+def absolute(path: str | Path) -> Path:
+    """The whole path of what a person named: `..` resolved in the text, `~/` in what no shell has seen, `~name` a name like any other."""
+    text = os.fspath(path)
+    return Path(os.path.abspath(os.path.expanduser(text) if text == "~" or text.startswith("~/") else text))  # noqa: PTH100, PTH111
 
 
 def find_clip(database: Database, target: int | str | Path) -> Clip:
-    """The one clip that `target` names.
+    """The one clip that `target` names: digits are a clip's number before anything else.
 
     Raises:
         NotInLibraryError: there is none, or more than one begins like that.
     """
     text = str(target)
-    by_path = database.clip_by_path(text) or database.clip_by_path(str(Path(text).expanduser().absolute()))
-    if by_path is not None:
-        return database.clip(by_path)
-    if text.isdecimal() and len(text) < SHA_PREFIX:
-        return database.clip(int(text))
-    same = [clip for clip in database.clips() if clip.content_sha256.startswith(text.lower())]
-    if len(text) >= SHA_PREFIX and len(same) == 1:
-        return same[0]
-    if text.isdecimal():
-        return database.clip(int(text))
-    raise NotInLibraryError(f"There is no clip {text}.", hint="`earmark list` shows what there is.")
+    found = _by_number(database, text) or _by_path(database, text) or _by_hash(database, text)
+    if found is None:
+        raise NotInLibraryError(f"There is no clip {text}." if text else "An empty name is no clip's.", hint=HINT)
+    return found
 
 
 def find_clips(database: Database, target: str) -> list[int]:
-    """The ids of all clips below a folder, or of the one clip that `target` names; NotInLibraryError if there is none."""
-    folder = database.clip_ids(folder=str(Path(target).expanduser().absolute()))
-    return [int(clip_id) for clip_id in folder] if len(folder) else [find_clip(database, target).id]
+    """The ids of the one clip with this number, of all clips below a folder, or of the one clip that `target` names otherwise.
+
+    Raises:
+        NotInLibraryError: there is none.
+    """
+    if target and _by_number(database, target) is None:
+        folder = database.clip_ids(folder=str(absolute(target)))
+        if len(folder):
+            return [int(clip_id) for clip_id in folder]
+    return [find_clip(database, target).id]
+
+
+def _by_number(database: Database, text: str) -> Clip | None:
+    if text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS:
+        with contextlib.suppress(NotInLibraryError):
+            return database.clip(int(text))
+    return None
+
+
+def _by_path(database: Database, text: str) -> Clip | None:
+    if not text:
+        return None
+    clip_id = database.clip_by_path(text) or database.clip_by_path(str(absolute(text)))
+    return None if clip_id is None else database.clip(clip_id)
+
+
+def _by_hash(database: Database, text: str) -> Clip | None:
+    if len(text) < SHA_PREFIX:
+        return None
+    same = [clip for clip in database.clips() if clip.content_sha256.startswith(text.lower())]
+    return same[0] if len(same) == 1 else None
 
 
 def find_segment(database: Database, clip: Clip, at_s: float) -> int:

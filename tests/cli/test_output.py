@@ -145,6 +145,14 @@ def test_add_names_each_problem_with_reason_and_remedy_and_ends_with_20(earmark,
     ]
 
 
+def test_a_path_reaches_the_library_whole(earmark, library, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    earmark("add", "~old.wav", "../other/x.wav")
+    assert library.calls[0][1] == [tmp_path / "~old.wav", tmp_path.parent / "other" / "x.wav"]
+    earmark("list", "--folder", "../other")
+    assert library.calls[1] == ("clips", str(tmp_path.parent / "other"), None)
+
+
 def test_a_progress_bar_is_drawn_only_on_a_terminal(earmark, terminal):
     earmark("add", "/x")
     assert "[############............] 1/2  120x realtime  0:00.5 left  /x/a.wav" in terminal[1].getvalue()

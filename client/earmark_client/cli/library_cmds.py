@@ -11,6 +11,7 @@ import click
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session, ask_passphrase, new_key_file
+from earmark_client.naming import absolute
 from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
     """
     with session.library() as library:
         report = library.add(
-            [path.expanduser().absolute() for path in paths],
+            [absolute(path) for path in paths],
             on_progress=session.output.progress,
             jobs=jobs or session.settings.jobs,
         )
@@ -268,7 +269,7 @@ def _nothing_found(answer: Answer, *, is_nearest: bool) -> str:
 
 
 def _absolute(folder: str | None) -> str | None:
-    return str(Path(folder).expanduser().absolute()) if folder else None
+    return str(absolute(folder)) if folder else None
 
 
 COMMANDS = (init, add, search, show, list_clips, remove, status)

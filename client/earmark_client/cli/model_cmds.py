@@ -11,6 +11,7 @@ from earmark_client.cli import views
 from earmark_client.cli.library_cmds import json_option
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session
+from earmark_client.naming import absolute
 from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def import_model(session: Session, checkpoint: Path, *, name: str | None) -> Non
     from earmark_client.model.bundle import Bundle
     from earmark_client.store.home import open_home
 
-    checkpoint = checkpoint.expanduser().absolute()
+    checkpoint = absolute(checkpoint)
     with open_home(session.settings.home, session.unlock(), write=True, older=session.older) as home:
         chosen = models.check_name(home, name or checkpoint.name.lower())
         importer = _importer()
