@@ -1,5 +1,6 @@
 """What the commands write where: tables, lines, objects, notes, problems and exit codes."""
 
+import errno
 import io
 import json
 from dataclasses import replace
@@ -236,7 +237,7 @@ def test_a_progress_bar_knows_nothing_before_the_start():
 def test_a_reader_that_goes_away_is_no_failure(library, monkeypatch, tmp_path):
     class Gone(io.StringIO):
         def write(self, _):
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
         def fileno(self):
             return (tmp_path / "sink").open("w").fileno()

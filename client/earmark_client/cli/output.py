@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 if TYPE_CHECKING:
     from earmark_client.intake import AddProgress
 
@@ -46,8 +48,11 @@ class Output:
             self.line(json.dumps(record))
 
     def line(self, text: str) -> None:
-        """Write one line of what was asked for."""
-        print(text, file=self.stdout)
+        """Write one line of what was asked for; where its reader went away (`earmark list | head`) the command ends, which is no failure."""
+        try:
+            print(text, file=self.stdout)
+        except BrokenPipeError as gone:
+            raise click.exceptions.Exit(0) from gone  # click would make 1 of an error that says EPIPE
 
     def note(self, text: str) -> None:
         """Say something about the work on stderr."""
