@@ -33,6 +33,23 @@ def test_a_folder_gives_its_sounds_sorted_and_deep(folder):
     assert {one.root for one in found} == {folder}
 
 
+@pytest.fixture
+def deep(tmp_path):
+    """A sound 700 folders down; taken away again from below, since a recursive removal would not come so far either."""
+    folders = [tmp_path / "/".join("d" * depth) for depth in range(1, 701)]
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "x.wav").touch()
+    yield folders[-1]
+    (folders[-1] / "x.wav").unlink()
+    for folder in reversed(folders):
+        folder.rmdir()
+
+
+def test_folders_may_lie_deep_in_each_other(deep, tmp_path):
+    assert list(find_sounds([tmp_path])) == [FoundSound(deep / "x.wav", tmp_path)]
+
+
 def test_named_files_are_given_whatever_their_suffix(folder):
     found = list(find_sounds([folder / "b" / "notes.txt", str(folder / "z.wav")]))
     assert names(found, folder) == ["b/notes.txt", "z.wav"]

@@ -101,7 +101,7 @@ def _matches_at_its_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
         if Path(os.path.realpath(match.parent)) != real_root / match.parent.relative_to(root):
             yield from _link_problem(match, root)
         else:
-            yield from _member(match, root, descend=True)
+            yield from _member(match, root)
 
 
 def _matches_at_any_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
@@ -134,27 +134,41 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _in_folder(folder: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
     """Depth first, names sorted; a folder that can't be listed is a problem, the rest goes on."""
+    waiting: list[Path] = []
+    yield from _listed(folder, waiting)
+    while waiting:  # no recursion: folders can lie deeper in each other than Python's calls may
+        path = waiting.pop()
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue  # gone since it was listed
+        yield from _listed(path, waiting) if stat.S_ISDIR(status.st_mode) else _entry(path, root, status)
+
+
+def _listed(folder: Path, waiting: list[Path]) -> Iterator[FindProblem]:
+    """Put a folder's entries on top of `waiting`, the first uppermost."""
     try:
-        names = sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208  names, not paths, are sorted and joined
+        names = sorted(os.listdir(folder), key=os.fsencode, reverse=True)  # noqa: PTH208  names, not paths, are sorted and joined
     except OSError:
         error = UnreadableAudioError(f"{display_name(folder)}: this folder can't be listed", hint="check its permissions")
         yield FindProblem(folder, error)
         return
-    for name in names:
-        yield from _member(folder / name, root, descend=True)
+    waiting.extend(folder / name for name in names)
 
 
-def _member(path: Path, root: Path, *, descend: bool = False) -> Iterator[FoundSound | FindProblem]:
-    """What one entry of a folder gives: mostly itself, or nothing."""
+def _member(path: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
+    """What a pattern's match gives: mostly itself, a folder all that is below it."""
     try:
         status = os.lstat(path)
     except OSError:
-        return  # gone since it was listed
+        return  # gone since it was matched
+    yield from _in_folder(path, root) if stat.S_ISDIR(status.st_mode) else _entry(path, root, status)
+
+
+def _entry(path: Path, root: Path, status: os.stat_result) -> Iterator[FoundSound | FindProblem]:
+    """What an entry that is no folder gives: itself, or nothing."""
     if stat.S_ISLNK(status.st_mode):
         yield from _link_problem(path, root)
-    elif stat.S_ISDIR(status.st_mode):
-        if descend:
-            yield from _in_folder(path, root)
     elif path.suffix.lower() in SUFFIXES:
         try:
             check_name(path)
