@@ -16,7 +16,7 @@ from earmark_client.cli.output import Output, clock, progress_line, visible
 from earmark_client.cli.session import Session
 from earmark_client.records import Answer
 from earmark_shared.errors import DiskFullError, HomeInUseError
-from tests.cli.fake import HIT, FakeLibrary, damaged
+from tests.cli.fake import CLIP, HIT, FakeLibrary, damaged
 
 
 class Terminal(io.StringIO):
@@ -193,6 +193,12 @@ def test_list_show_status_and_labels_speak_json(earmark):
     assert shown[1] == {"clip": 7, "start_s": 0.0, "end_s": 0.975, "labels": [{"name": "dog", "score": 0.9}]}
     assert json.loads(earmark("status", "--json")[1]) == {"clips": 1, "model_version": "yes-123", "size_bytes": None}
     assert json.loads(earmark("labels", "--json")[1]) == {"name": "dog", "score": 1.0}
+
+
+@pytest.mark.parametrize(("recorded_at_s", "shown"), [(1e12, "9999-12-31"), (-1e12, "0001-01-01"), (0.5, "1970-01-01")])
+def test_any_moment_a_file_can_bear_is_shown(earmark, library, recorded_at_s, shown):
+    library.clips = lambda **_: [replace(CLIP, recorded_at_s=recorded_at_s)]
+    assert earmark("list")[1].split("\t")[2] == shown
 
 
 def test_show_says_what_happens_when(earmark):

@@ -20,6 +20,8 @@ HIT_COLUMNS = ("score", "clip", "start", "end", "labels", "file")
 CLIP_COLUMNS = ("clip", "length", "recorded", "file")
 EVENT_COLUMNS = ("start", "end", "labels")
 LABELS_SHOWN = 3
+FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0
+"""The first second of year 1 and the last of year 9999, Unix time."""
 
 
 def hit_row(hit: Hit) -> tuple[str, ...]:
@@ -100,7 +102,8 @@ def _names(labels: Sequence[Label], *, scores: bool = False) -> str:
 
 
 def _date(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, tz=UTC).isoformat(timespec="seconds")
+    """A file can bear any moment: one that no date names is shown as the nearest that one does."""
+    return datetime.fromtimestamp(min(max(unix_s, FIRST_S), LAST_S), tz=UTC).isoformat(timespec="seconds")
 
 
 def _plain(value: object) -> object:
