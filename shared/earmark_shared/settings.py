@@ -115,10 +115,12 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
 
 def _from_file(config: Path | None) -> dict[str, object]:
     path = config or default_config()
-    if config is None and not path.exists():
-        return {}
-    import tomllib  # noqa: PLC0415  a third of the cost of this module, and most people have no settings file
-
+    try:
+        if config is None and not path.exists():
+            return {}
+        import tomllib  # noqa: PLC0415  a third of the cost of this module, and most people have no settings file
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}", hint="check the folder's owner and permissions") from error
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -391,6 +391,21 @@ def test_faults_have_names(path, database, tmp_path):
         Database.open(path, KEY)
 
 
+@pytest.mark.parametrize("code", [8, 14, 8 | 5 << 8])
+def test_a_folder_that_can_t_be_written_is_named(path, database, monkeypatch, code):
+    """As SQLite says it on a read-only disk; tests run by root are stopped by no permissions."""
+
+    def refuse(*_):
+        error = connection.dbapi2.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(connection, "_connect", refuse)
+    with pytest.raises(StoreError, match=r"library\.db can't be opened for writing") as caught:
+        Database.open(path, KEY)
+    assert "permissions" in caught.value.hint
+
+
 def test_migrations_run_in_order_and_whole(path, monkeypatch):
     Database.create(path, KEY).close()
     second = ("CREATE TABLE later (x)",)

@@ -1,5 +1,6 @@
 """The three ways to lock a home, and what each refuses."""
 
+import errno
 import json
 import os
 
@@ -7,6 +8,7 @@ import pytest
 from tests.attack.storekit import FakeKeyring
 
 from earmark_client.store import keyrings, keys
+from earmark_client.store.home import check_free
 from earmark_client.store.keys import KeyFile, Keyring, Passphrase, create_key_file
 from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
 
@@ -55,6 +57,17 @@ def test_another_mode_is_named(tmp_path, key_file):
 def test_no_header_is_no_library(tmp_path):
     with pytest.raises(HomeMissingError):
         keys.unlock(tmp_path, Passphrase("x"))
+
+
+def test_a_home_that_nobody_may_look_into_is_named(tmp_path, monkeypatch):
+    def refuse(_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+    for look in (keys.read_mode, check_free):
+        with pytest.raises(StoreError, match=f"{tmp_path}: Permission denied") as caught:
+            look(tmp_path)
+        assert "permissions" in caught.value.hint
 
 
 def test_rewrapping_keeps_the_data_key(tmp_path, key_file):

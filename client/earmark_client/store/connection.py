@@ -41,11 +41,12 @@ AFTER_FIRST_READ = (
     f"PRAGMA cache_size = -{CACHE_KIB}",
 )
 DAMAGED = {dbapi2.SQLITE_CORRUPT, dbapi2.SQLITE_NOTADB, dbapi2.SQLITE_FORMAT}
+UNWRITABLE = {dbapi2.SQLITE_READONLY, dbapi2.SQLITE_CANTOPEN, dbapi2.SQLITE_PERM}
 BUSY = {dbapi2.SQLITE_BUSY, dbapi2.SQLITE_LOCKED}
 
 
 @contextlib.contextmanager
-def store_errors(*, writing: bool = False) -> Iterator[None]:
+def store_errors(path: Path | None = None, *, writing: bool = False) -> Iterator[None]:
     """Translate SQLCipher's exceptions into ours; no message of theirs, which may quote data, is passed on.
 
     `writing`: an input/output error is then a quota or a file size limit, which SQLite tells apart from a full disk.
@@ -53,11 +54,14 @@ def store_errors(*, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except dbapi2.Error as error:
+        if path is not None and _code(error) in UNWRITABLE:
+            hint = "Even a search writes beside the database: check the folder's owner and permissions, or copy the whole home."
+            raise StoreError(f"{path} can't be opened for writing.", hint=hint) from error
         raise _translate(error, writing=writing) from error
 
 
 def _translate(error: dbapi2.Error, *, writing: bool) -> StoreError:
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    code = _code(error)
     if code == dbapi2.SQLITE_FULL or (writing and code == dbapi2.SQLITE_IOERR):
         return DiskFullError(hint="Make room on the disk and run the command again.")
     if code in BUSY:
@@ -65,6 +69,10 @@ def _translate(error: dbapi2.Error, *, writing: bool) -> StoreError:
     if code in DAMAGED or code == dbapi2.SQLITE_IOERR or (code == dbapi2.SQLITE_ERROR and "logic" in str(error)):
         return TamperedError(hint="Restore the home from a backup, or erase it and add your recordings again.")
     return StoreError(f"The database refused: {getattr(error, 'sqlite_errorname', type(error).__name__)}.")
+
+
+def _code(error: dbapi2.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
 class Connection:
@@ -82,7 +90,7 @@ class Connection:
         """Make a new database, 0600, as its log will be; a file that exists is opened as it is."""
         if not path.exists():
             write_private(path, b"")
-        with store_errors():
+        with store_errors(path):
             return cls(_connect(path, key), on_commit)
 
     @classmethod
@@ -90,7 +98,7 @@ class Connection:
         """Open a database: HomeMissingError, WrongKeyError, TamperedError, NewerSchemaError, HomeInUseError."""
         if not path.exists():
             raise HomeMissingError(f"There is no database at {path}.", hint="Restore the home from a backup.")
-        with store_errors():
+        with store_errors(path):
             return cls(_connect(path, key), on_commit)
 
     def close(self) -> None:

@@ -25,7 +25,15 @@ from earmark_client.store import keys
 from earmark_client.store.database import Database
 from earmark_client.store.keys import DATABASE_NAME, KEY_BYTES, UNFINISHED_NAME, Keyring, Secret
 from earmark_shared.errors import HomeExistsError, RollbackError, StoreError, TamperedError, WrongKeyError
-from earmark_shared.files import FileLock, make_private_folder, read_private, scratch_files, sync_folder, write_atomic
+from earmark_shared.files import (
+    FileLock,
+    disk_errors,
+    make_private_folder,
+    read_private,
+    scratch_files,
+    sync_folder,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,9 +227,10 @@ def _settle(home: Home, seal: Seal, rollback: StoreError, older: Older) -> None:
 
 def check_free(folder: Path) -> None:
     """Raise HomeExistsError if a library is in `folder`, or a file that a library would take the place of."""
-    if (folder / keys.HEADER_NAME).exists():
+    with disk_errors(folder):
+        found = [name for name in (keys.HEADER_NAME, *DATA_NAMES) if (folder / name).exists()]
+    if keys.HEADER_NAME in found:
         raise HomeExistsError(f"There is a library in {folder} already.", hint="Use it, or name another folder: --home FOLDER.")
-    found = [name for name in DATA_NAMES if (folder / name).exists()]
     if found and not (folder / UNFINISHED_NAME).exists():
         hint = "If it is a library's, restore key.json from a backup. Else name another folder (--home), or move the file away."
         raise HomeExistsError(f"{folder / found[0]} is there already.", hint=hint)

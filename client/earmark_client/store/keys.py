@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from earmark_client.store.keyrings import Keyring, OpenKeyring
 from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
-from earmark_shared.files import read_private, scratch_files, wipe, write_atomic, write_private
+from earmark_shared.files import disk_errors, read_private, scratch_files, wipe, write_atomic, write_private
 
 __all__ = [
     "KeyFile",
@@ -160,8 +160,9 @@ def write_header(home: Path, secret: Secret, data_key: bytes, home_id: str) -> N
 def read_header(home: Path) -> dict[str, Any]:
     """`key.json` as a dict; one byte off its canonical form is TamperedError, none at all HomeMissingError."""
     path = home / HEADER_NAME
-    if not path.exists():
-        raise _missing(home)
+    with disk_errors(home):
+        if not path.exists():
+            raise _missing(home)
     data = read_private(path, limit=4096)
     try:
         header = json.loads(data)

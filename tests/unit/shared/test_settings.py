@@ -1,5 +1,6 @@
 """Settings: who wins, and what is refused."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def test_paths_are_made_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     settings = load_settings({"home": "here", "key_file": "~/key"}, environ={})
     assert (settings.home, settings.key_file) == (tmp_path / "here", Path.home() / "key")
+
+
+def test_a_settings_folder_that_nobody_may_look_into_is_named(monkeypatch, tmp_path):
+    def refuse(_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(SettingsError, match=r"config\.toml: Permission denied") as caught:
+        load_settings({}, environ={})
+    assert "permissions" in caught.value.hint
 
 
 def test_an_unknown_key_of_a_file_is_refused_by_file_key_and_remedy(tmp_path):
