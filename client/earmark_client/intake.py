@@ -107,7 +107,8 @@ class Intake:
             with self._database.transaction():
                 more = self._fill(events, tally)
                 self._flush(tally)
-                if not more:
+                if not more:  # and not before: a file that was replaced may turn up under another name
+                    self._database.forget_replaced()
                     self._database.merge_words()
             if on_progress:
                 elapsed_s = time.monotonic() - started_s

@@ -15,7 +15,7 @@ from earmark_client.intake import Intake, Tally
 from earmark_client.model.head import Vectors
 from earmark_client.models import is_there
 from earmark_client.naming import find_clips
-from earmark_client.records import Label
+from earmark_client.records import Correction, Label
 from earmark_shared.errors import DamagedAudioError
 
 INFO = SoundInfo(16_000, 1, "WAV")
@@ -133,3 +133,38 @@ def test_what_an_interrupted_add_left_goes_with_its_folder(intake, database):
     with database.transaction():
         database.remove_clip(1)
     assert find_clips(database, "/r") == [2]
+
+
+def test_what_a_file_held_before_it_was_edited_is_forgotten(intake, database):
+    stored(intake, whole(Path("/r/a.wav"), "old"))
+    stored(intake, [*whole(Path("/r/a.wav"), "new"), *whole(Path("/r/b.wav"), "b")])
+    assert [(clip.content_sha256, clip.paths) for clip in database.clips()] == [("new", ("/r/a.wav",)), ("b", ("/r/b.wav",))]
+    assert database._one("SELECT count(*) FROM all_segments")[0] == 2
+    assert database.vector_ids("sound", "m").tolist() == [2, 3]
+
+
+def test_what_people_said_of_a_file_outlives_its_editing_and_goes_with_its_folder(intake, database):
+    stored(intake, whole(Path("/r/a.wav"), "0123456789"))
+    with database.transaction():
+        database.add_correction(Correction(1, 1, "dog", True), now_s=1.0)
+    stored(intake, whole(Path("/r/a.wav"), "new"))
+    assert [clip.paths for clip in database.clips()] == [("/r/a.wav (replaced 012345)",), ("/r/a.wav",)]
+    assert find_clips(database, "/r") == [1, 2]
+    report = stored(intake, [Known(Path("/r/a.wav"), "0123456789")])  # and back again
+    assert report.moved == 1
+    assert [clip.paths for clip in database.clips()] == [("/r/a.wav",)]
+
+
+def test_a_file_that_moved_to_make_room_keeps_its_clip(intake, database):
+    stored(intake, whole(Path("/r/rec.wav"), "old"))
+    report = stored(intake, [*whole(Path("/r/rec.wav"), "new"), Known(Path("/r/rec.1.wav"), "old")])
+    assert (report.added, report.moved) == (1, 1)
+    assert [(clip.id, clip.paths) for clip in database.clips()] == [(1, ("/r/rec.1.wav",)), (2, ("/r/rec.wav",))]
+
+
+def test_a_clip_without_any_path_from_an_older_version_is_forgotten(intake, database):
+    stored(intake, whole(Path("/r/a.wav"), "a"))
+    with database.transaction():
+        database.remove_path("/r/a.wav")
+    stored(intake, [])
+    assert database.clips() == []

@@ -25,6 +25,28 @@ MERGED_PAGES = 1_000
 class Database(VectorStore):
     """One library's encrypted database; every change happens inside `with database.transaction():`."""
 
+    def add_path(self, clip_id: int, path: str) -> None:
+        """Note that the clip's file lies at `path`; what lay there before is no longer there.
+
+        A clip whose last path that was keeps it under a name that says so: it is still below its folder, and can be forgotten with it.
+        """
+        before = self.clip_by_path(path)
+        super().add_path(clip_id, path)
+        if before is not None and before != clip_id:
+            clip = self.clip(before)
+            if not clip.paths:
+                super().add_path(before, f"{path} (replaced {clip.content_sha256[:6]})")
+
+    def forget_replaced(self) -> None:
+        """Forget the clips whose files all have other content now; where people said something of one, that is theirs to do."""
+        rows = self._all(
+            "SELECT c.id FROM clips c LEFT JOIN clip_paths p ON p.clip_id = c.id"
+            " AND p.path NOT LIKE '% (replaced ' || substr(c.content_sha256, 1, 6) || ')'"
+            " WHERE p.path IS NULL AND c.id NOT IN (SELECT clip_id FROM corrections) ORDER BY c.id"
+        )
+        for (clip_id,) in rows:
+            self.remove_clip(clip_id)
+
     def set_words(self, clip_id: int, *, corrections: str) -> None:
         """Replace the words of a ready clip that people said about it; its names' words stay."""
         self._write("UPDATE words SET corrections = ? WHERE rowid = ?", (corrections, clip_id))
