@@ -50,7 +50,13 @@ def _labelled_segments(shelf: Shelf, event: Event) -> npt.NDArray[np.int64]:
     return shelf.catalogue.ids[first : min(event.last + 1, first + MOST_LABELLED_SEGMENTS)]
 
 
-def correct_labels(labels: list[Label], corrections: list[Correction]) -> tuple[Label, ...]:
+def said_of(corrections: Sequence[Correction], clip_id: int, ids: npt.NDArray[np.int64]) -> list[Correction]:
+    """The corrections about a clip, or about one of these segments of it: a word about a moment says nothing about the others."""
+    held = set(ids.tolist())
+    return [each for each in corrections if each.clip_id == clip_id and (each.segment_id is None or each.segment_id in held)]
+
+
+def correct_labels(labels: list[Label], corrections: Sequence[Correction]) -> tuple[Label, ...]:
     """What people said beats what the model says: their yes comes first, their no goes."""
     said = {correction.name: correction.is_present for correction in corrections}
     yes = [Label(name, 1.0) for name, is_present in said.items() if is_present]
@@ -78,7 +84,8 @@ class HitMaker:
             clips = rows.result()
             corrections = [each for each in self._shelf.corrections if each.clip_id in distinct]
             for event, clip_id, found in zip(group, clip_ids, labelled, strict=True):
-                shown = correct_labels(found, [each for each in corrections if each.clip_id == clip_id])
+                ids = self._shelf.catalogue.ids[event.first : event.last + 1]
+                shown = correct_labels(found, said_of(corrections, clip_id, ids))
                 hits.append(self._make(event, clips[clip_id], shown, self._reasons(event, scored, query, clips[clip_id], found)))
         return tuple(hits)
 

@@ -10,7 +10,6 @@ One process may write at a time; any number may search meanwhile. A `Library` be
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
-from earmark_client.naming import find_clip, find_clips, find_segment
-from earmark_client.records import Answer, Clip, Correction, Hit, Label, Query, Segment, Status
+from earmark_client.naming import find_clip, find_clips
+from earmark_client.records import Answer, Clip, Hit, Label, Query, Segment, Status
 from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
@@ -169,11 +168,13 @@ class Library:
         Raises:
             NotInLibraryError: no such clip, or nothing at that second.
         """
-        clip = self.clip(target)
-        segment_id = None if at_s is None else find_segment(self._database, clip, at_s)
-        correction = Correction(clip.id, segment_id, name, is_present)
-        with self._home.lock(), self._database.transaction():
-            self._database.add_correction(correction, now_s=time.time())
+        with self._home.lock():
+            teaching.say(self._database, self.clip(target), name, is_present=is_present, moment=at_s)
+
+    def label_hit(self, hit: Hit, name: str, *, is_present: bool) -> None:
+        """Say the same of the moment that a hit, of a review for example, is about; NotInLibraryError if its clip is gone."""
+        with self._home.lock():
+            teaching.say(self._database, self.clip(hit.clip_id), name, is_present=is_present, moment=hit)
 
     def review(self, limit: int = 20) -> list[Hit]:
         """Clips whose best unconfirmed label is least certain first, each with that label first."""
@@ -199,11 +200,7 @@ class Library:
             return teaching.add_phrase(self._database, self._shelf(), self._model, name, phrase or name)
 
     def remove_label(self, name: str) -> None:
-        """Take a label of one's own off the list, and off the clips that got it.
-
-        Raises:
-            NotInLibraryError: there is none of that name.
-        """
+        """Take a label of one's own off the list, and off the clips that got it; NotInLibraryError if there is none of that name."""
         with self._home.lock():
             teaching.remove_label(self._database, name, self._model.version)
 

@@ -7,14 +7,16 @@ clips get it as they come.
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earmark_client.asking import find_example
-from earmark_client.hits import correct_labels, label_scores
-from earmark_client.records import Hit, Label, Segment
+from earmark_client.hits import correct_labels, label_scores, said_of
+from earmark_client.naming import find_segment
+from earmark_client.records import Correction, Hit, Label, Segment
 from earmark_client.search import Target, score_pool
 from earmark_client.store.database import LabelRow
 from earmark_shared.errors import SettingsError
@@ -74,21 +76,37 @@ def remove_label(database: Database, name: str, model_version: str) -> None:
 
 
 def describe_clip(shelf: Shelf, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
-    """Stretches of a clip, in order of time; consecutive segments with the same best label are one."""
+    """Stretches of a clip, in order of time; consecutive segments with the same best label are one, if nobody spoke of one alone."""
     catalogue, labels = shelf.catalogue, shelf.labels
     positions = np.flatnonzero(catalogue.clip_ids == clip.id)
     if not len(positions):
         return []
-    corrections = [each for each in shelf.corrections if each.clip_id == clip.id]
-    scores = label_scores(shelf, catalogue.ids[positions])
+    ids = catalogue.ids[positions]
+    corrections = said_of(shelf.corrections, clip.id, ids)
+    alone = {each.segment_id for each in corrections if each.segment_id is not None}
+    scores = label_scores(shelf, ids)
     best = [next((label.name for label in labels.top(row)), "") for row in scores]
-    edges = [0, *(at for at in range(1, len(best)) if best[at] != best[at - 1]), len(best)]
+    kinds = [(name, segment_id if segment_id in alone else 0) for name, segment_id in zip(best, ids.tolist(), strict=True)]
+    edges = [0, *(at for at in range(1, len(best)) if kinds[at] != kinds[at - 1]), len(best)]
     stretches = []
     for begin, end in itertools.pairwise(edges):
         first, last = positions[begin], positions[end - 1]
         segment = Segment(int(catalogue.ids[first]), clip.id, float(catalogue.start_s[first]), float(catalogue.end_s[last]))
-        stretches.append((segment, correct_labels(labels.top(scores[begin:end].mean(axis=0)), corrections)))
+        said = said_of(corrections, clip.id, ids[begin:end])
+        stretches.append((segment, correct_labels(labels.top(scores[begin:end].mean(axis=0)), said)))
     return stretches
+
+
+def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: float | Hit | None) -> None:
+    """Keep a yes or no to a name: for a whole clip, for the segment at a second of it, or for a hit's best one.
+
+    Raises:
+        NotInLibraryError: there is nothing at that second.
+    """
+    # Not a hit's second: overlapping segments hold it, and the one in their middle may be another than was asked about.
+    at = moment.segment_id if isinstance(moment, Hit) else None if moment is None else find_segment(database, clip, moment)
+    with database.transaction():
+        database.add_correction(Correction(clip.id, at, name, is_present), now_s=time.time())
 
 
 def least_certain(database: Database, shelf: Shelf, limit: int) -> list[Hit]:

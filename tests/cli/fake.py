@@ -76,6 +76,9 @@ class FakeLibrary:
     def label(self, target, name, *, is_present=True, at_s=None):
         self.calls.append(("label", target, name, is_present, at_s))
 
+    def label_hit(self, hit, name, *, is_present):
+        self.calls.append(("label hit", hit.segment_id, name, is_present))
+
     def remove(self, targets):
         self.calls.append(("remove", targets))
         return len(targets)

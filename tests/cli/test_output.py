@@ -216,7 +216,7 @@ def test_a_yes_and_a_no_are_kept(earmark, library):
 def test_review_asks_about_the_least_certain_first(earmark, library, monkeypatch):
     monkeypatch.setattr("sys.stdin", Terminal("y\nq\n"))
     earmark("label", "--review", "--limit", "2")
-    assert library.calls == [("review", 2), ("label", "7", "dog", True, 61.9)]
+    assert library.calls == [("review", 2), ("label hit", 91, "dog", True)]
 
 
 def test_a_file_name_cannot_move_the_cursor(earmark, library):

@@ -10,7 +10,7 @@ import pytest
 
 from earmark_client import ingest
 from earmark_client.library import Library
-from earmark_client.records import Query
+from earmark_client.records import Correction, Query
 from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import AudioError, NotInLibraryError, SettingsError
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
@@ -209,6 +209,36 @@ def test_a_label_on_a_moment_is_found_at_that_moment(library, sounds):
     library.label(str(sounds / "hum low.wav"), "the fridge starts", at_s=2.0)
     hit = library.search(Query(text="fridge starts")).hits[0]
     assert hit.peak_s <= 2.0 < hit.peak_s + 0.99
+
+
+def test_a_word_about_a_moment_is_shown_at_that_moment_alone(library, sounds):
+    clip = library.clip(str(sounds / "wind" / "storm.wav"))
+    heard = library.describe(clip)[0][1][0].name
+    library.label(str(clip.id), "zebra", at_s=2.0)
+    library.label(str(clip.id), heard, is_present=False, at_s=2.0)
+    stretches = library.describe(clip)
+    said = [segment for segment, labels in stretches if any(label.name == "zebra" for label in labels)]
+    assert len(said) == 1 < len(stretches)
+    assert said[0].start_s <= 2.0 < said[0].end_s < said[0].start_s + 1
+    assert any(label.name == heard for _, labels in stretches for label in labels)
+    assert not any(label.name == heard for segment, labels in stretches if segment in said for label in labels)
+
+
+def test_what_people_said_of_one_moment_is_not_shown_at_a_hit_elsewhere(library, tmp_path):
+    path = write_sound(tmp_path, "long", np.concatenate([noise(6), chirp(30)]))
+    library.add([path])
+    asked = Query(text="siren", folder=str(tmp_path), limit=None, min_score=0.0)
+    before = library.search(asked).hits
+    library.label_hit(before[0], "zebra", is_present=True)
+    after = library.search(asked).hits
+    assert len(after) == len(before) > 1
+    assert [any(label.name == "zebra" for label in hit.labels) for hit in after] == [True] + [False] * (len(after) - 1)
+
+
+def test_an_answer_is_about_the_segment_that_was_asked_about(library):
+    for hit in library.review(3):
+        library.label_hit(hit, hit.labels[0].name, is_present=True)
+        assert library._database.corrections()[-1] == Correction(hit.clip_id, hit.segment_id, hit.labels[0].name, True)
 
 
 def test_a_taught_sound_labels_and_searches_at_once(library, sounds, tmp_path):

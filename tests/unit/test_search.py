@@ -5,6 +5,7 @@ import pytest
 
 from earmark_client import search
 from earmark_client.catalogue import Catalogue
+from earmark_client.hits import said_of
 from earmark_client.records import Correction
 from earmark_client.search import Scored, Target, find_events
 
@@ -64,6 +65,13 @@ def test_an_event_begins_and_ends_where_its_segments_carry_it():
 def test_nothing_reaches_the_score_and_nothing_is_found():
     table = catalogue(4)
     assert find_events(table, scored(table, [0.1]), least=0.5, join_from=0.5, limit=None) == []
+
+
+def test_a_word_about_a_moment_is_no_word_about_others():
+    clip, moment = Correction(1, None, "dog", True), Correction(1, 105, "cat", True)
+    said = [clip, moment, Correction(2, None, "owl", True)]
+    assert said_of(said, 1, np.arange(100, 105)) == [clip]
+    assert said_of(said, 1, np.arange(105, 110)) == [clip, moment]
 
 
 class FakeShelf:

@@ -133,7 +133,7 @@ def _ask_each(session: Session, library: Library, hits: list[Hit]) -> int:
         if answer == "q":
             break
         if answer != "s":
-            library.label(str(hit.clip_id), name, is_present=answer == "y", at_s=hit.peak_s)
+            library.label_hit(hit, name, is_present=answer == "y")
             said += 1
     return said
 
