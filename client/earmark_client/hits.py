@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_client.records import Evidence, Hit, Label
+from earmark_client.records import Answer, Evidence, Hit, Label
+from earmark_client.search import choose_pool, find_events, score_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from earmark_client.describe import Floats
+    from earmark_client.describe import Floats, Model
     from earmark_client.records import Clip, Correction, Query
-    from earmark_client.search import Event, Scored
+    from earmark_client.search import Event, Scored, Target
     from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
 
@@ -71,6 +73,22 @@ class HitMaker:
         self._database = database
         self._shelf = shelf
         self._beside = beside
+
+    def answer(self, model: Model, query: Query, target: Target) -> Answer:
+        """Score the target, a query made comparable: the hits, or the nearest miss if there are none."""
+        calibration, shelf = model.labeler.calibration, self._shelf
+        pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
+        answer = Answer((), None, model.version, is_names_only=bool(query.text) and not model.labeler.knows_words)
+        if not len(pool):
+            return answer
+        scored = score_pool(shelf, target, pool, calibration)
+        least = calibration.threshold if query.min_score is None else query.min_score
+        join_from = max(least, calibration.threshold)
+        events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
+        if events:
+            return replace(answer, hits=self.make_all(events, scored, query))
+        nearest = find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1)
+        return replace(answer, nearest_miss=self.make_all(nearest, scored, query)[0])
 
     def make_all(self, events: list[Event], scored: Scored, query: Query) -> tuple[Hit, ...]:
         """Make hits in the order of the events."""

@@ -11,7 +11,6 @@ One process may write at a time; any number may search meanwhile. A `Library` be
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Self
@@ -25,7 +24,6 @@ from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
 from earmark_client.naming import find_clip, find_clips
 from earmark_client.records import Answer, Clip, Hit, Label, Query, Segment, Status
-from earmark_client.search import choose_pool, find_events, score_pool
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
 
@@ -130,21 +128,12 @@ class Library:
         if query.text and labeler.knows_words:
             labeler.understand(query.text)  # remembered; encoding takes as long as the looking
         shelf, words = looking.result()
-        calibration = self._model.labeler.calibration
         target = make_target(self._database, self._model, shelf, query, words)
-        pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
-        answer = Answer((), None, self._model.version, is_names_only=bool(query.text) and not self._model.labeler.knows_words)
-        if not len(pool):
-            return answer
-        scored = score_pool(shelf, target, pool, calibration)
-        least = calibration.threshold if query.min_score is None else query.min_score
-        join_from = max(least, calibration.threshold)
-        events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
-        maker = HitMaker(self._database, shelf, self._beside)
-        if events:
-            return replace(answer, hits=maker.make_all(events, scored, query))
-        nearest = maker.make_all(find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1), scored, query)
-        return replace(answer, nearest_miss=nearest[0])
+        with self._database.snapshot():  # of now: hearing an example takes seconds, in which another process may remove clips
+            now = self._shelf()
+            if now is not shelf:  # another model has come into force
+                target = make_target(self._database, self._model, now, query, words)
+            return HitMaker(self._database, now, self._beside).answer(self._model, query, target)
 
     def clips(self, *, folder: str | None = None, label: str | None = None) -> list[Clip]:
         """The searchable clips, by id."""
@@ -160,7 +149,8 @@ class Library:
 
     def describe(self, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
         """What happens when: stretches of a clip with the same labels, in order of time."""
-        return teaching.describe_clip(self._shelf(), clip)
+        with self._database.snapshot():
+            return teaching.describe_clip(self._shelf(), clip)
 
     def label(self, target: str, name: str, *, is_present: bool = True, at_s: float | None = None) -> None:
         """Say that `name` is, or is not, to be heard in a clip, or at one second of it; it counts at once.
@@ -178,7 +168,8 @@ class Library:
 
     def review(self, limit: int = 20) -> list[Hit]:
         """Clips whose best unconfirmed label is least certain first, each with that label first."""
-        return teaching.least_certain(self._database, self._shelf(), limit)
+        with self._database.snapshot():
+            return teaching.least_certain(self._database, self._shelf(), limit)
 
     def teach(self, name: str, files: Sequence[Path]) -> int:
         """Learn a sound from a few example files; it labels and searches at once. Returns how many clips got the label.

@@ -53,9 +53,10 @@ class Shelf:
 
     @property
     def sound(self) -> VectorIndex:
-        """The index for search by example."""
+        """The index for search by example; ask within the snapshot in which the shelf was found current, or segments may be gone."""
         if self._sound is None:
-            self._sound = self._build("sound")
+            with self._database.snapshot():
+                self._sound = self._build("sound")
         return self._sound
 
     @property

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from earmark_client import ingest
+from earmark_client import library as library_module
+from earmark_client.asking import make_target
 from earmark_client.library import Library
 from earmark_client.records import Correction, Query
 from earmark_client.store.keys import KeyFile
@@ -295,6 +297,27 @@ def test_search_goes_on_in_one_process_while_another_adds(library, folder, tmp_p
         before = len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits)
         library.add([write_sound(tmp_path, "new", tone(2, 700))])
         assert len(reader.search(Query(text="tone", limit=None, min_score=0.0)).hits) == before + 1
+
+
+@pytest.mark.parametrize("is_by_example", [True, False])
+def test_what_another_process_removes_while_a_search_is_understood_is_not_found(
+    library, folder, sounds, monkeypatch, is_by_example
+):
+    library.teach("my siren", [sounds / "siren.wav"])  # so that labels of hits need the sound index too
+    removed = str(sounds / "hum low.wav")
+
+    def slowly(*given):
+        target = make_target(*given)
+        with open_library(folder) as other:
+            other.remove([removed])
+        return target
+
+    with open_library(folder) as reader:
+        monkeypatch.setattr(library_module, "make_target", slowly)
+        asked = {"like": sounds / "siren.wav"} if is_by_example else {"text": "hum"}
+        hits = reader.search(Query(**asked, limit=None, min_score=0.0)).hits
+    assert len({hit.path for hit in hits}) == 6
+    assert removed not in {hit.path for hit in hits}
 
 
 def test_the_same_file_gives_the_same_bits_whatever_the_company(tmp_path, sounds):
