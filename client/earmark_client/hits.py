@@ -141,4 +141,4 @@ class HitMaker:
 
 
 def _name(clip: Clip) -> str:
-    return clip.paths[0].rsplit("/", 1)[-1] if clip.paths else f"clip {clip.id}"
+    return ", ".join(dict.fromkeys(path.rsplit("/", 1)[-1] for path in clip.paths)) or f"clip {clip.id}"

@@ -17,9 +17,9 @@ import numpy as np
 from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
 from earmark_client.audio.opening import is_gone
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
-from earmark_client.labelling import best_rows
+from earmark_client.labelling import best_rows, stored_best
 from earmark_client.model.head import quantize_output
-from earmark_client.store.database import ClipRow
+from earmark_client.store.database import ClipRow, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,8 +148,9 @@ class Intake:
     def _begin(self, event: Begun) -> None:
         stored = self._database.clip_by_hash(event.content_sha256)
         if stored is not None:
+            self._add_path(stored.id, event.path)
             self._clips[event.content_sha256] = stored.id
-            self._best[stored.id] = self._stored_best(stored.id)
+            self._best[stored.id] = stored_best(self._database, self._model, self._labels, stored.id)
             return
         row = ClipRow(
             content_sha256=event.content_sha256,
@@ -169,23 +170,28 @@ class Intake:
         if refusal is not None:
             tally.problems.append((str(event.path), refusal))
         elif stored is not None and stored.is_ready:
-            self._add_path(stored.id, event.path, tally)
+            self._meet(stored.id, event.path, tally)
         else:  # another lane has taken it on: wait for how that ends
             self._waiting.setdefault(event.content_sha256, []).append(event.path)
 
-    def _add_path(self, clip_id: int, path: Path, tally: Tally) -> None:
-        """Give a stored clip one more path; paths that are gone from the disk give way: the file has moved."""
-        paths = self._database.clip(clip_id).paths
+    def _meet(self, clip_id: int, path: Path, tally: Tally) -> None:
+        """Count a path of a stored clip, be it known, new or the one it moved to."""
+        has_moved = self._add_path(clip_id, path)
         tally.current = str(path)
+        tally.moved += has_moved
+        tally.known += not has_moved
+
+    def _add_path(self, clip_id: int, path: Path) -> bool:
+        """Give a stored clip one more path; paths that are gone from the disk give way: then the file has moved."""
+        paths = self._database.clip(clip_id).paths
         if str(path) in paths:
-            tally.known += 1
-            return
+            return False
         gone = [old for old in paths if is_gone(old)]
         for old in gone:
             self._database.remove_path(old)
         self._database.add_path(clip_id, str(path))
-        tally.moved += bool(gone)
-        tally.known += not gone
+        self._database.set_names(clip_id)
+        return bool(gone)
 
     def _take_back(self, event: Refused, tally: Tally) -> None:
         tally.problems.append((str(event.path), event.error))
@@ -221,28 +227,17 @@ class Intake:
 
     def _finish(self, event: Finished, clip_id: int, tally: Tally) -> None:
         clip = self._database.clip(clip_id)
-        names = " ".join(Path(path).stem for path in clip.paths)
-        self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names)
+        self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names_of(clip.paths))
         tally.added += 1
         tally.current = clip.paths[0] if clip.paths else ""
         for path in self._waiting.pop(event.content_sha256, []):
-            self._add_path(clip_id, path, tally)
+            self._meet(clip_id, path, tally)
 
     def _best_labels(self, clip_id: int) -> list[tuple[str, float]]:
         best = self._best.pop(clip_id, None)
         if best is None or not len(best):  # silence: no segment was kept
             return []
         return [(label.name, label.score) for label in self._labels.top(best.mean(axis=0))]
-
-    def _stored_best(self, clip_id: int) -> Floats:
-        """The best label scores of what an interrupted `add` stored of a clip: `(up to 3, labels)`."""
-        ids = self._database.segments_of(clip_id).ids
-        if not len(ids):  # killed before its first batch
-            return np.zeros((0, len(self._labels.names)), np.float32)
-        text = self._database.fetch("text", self._model.version, ids).float32()
-        strength = self._database.fetch("strength", self._model.base_version, ids).float32()[:, 0]
-        sound = self._database.fetch("sound", self._model.base_version, ids).float32()
-        return best_rows(None, self._labels.scores(text, strength, sound))
 
     def _write(self, owners: list[int], batches: list[Batch]) -> None:
         clip_ids = np.repeat(owners, [len(batch.start_s) for batch in batches])

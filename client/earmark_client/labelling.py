@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from earmark_client.describe import Floats, Model
-    from earmark_client.store.database import LabelRow
+    from earmark_client.store.database import Database, LabelRow
 
     Ints = npt.NDArray[np.int64]
 
@@ -148,3 +148,14 @@ def best_rows(best: Floats | None, scores: Floats) -> Floats:
     rows = scores if best is None else np.concatenate((best, scores))
     kept: Floats = np.sort(rows, axis=0)[::-1][:BEST]
     return kept
+
+
+def stored_best(database: Database, model: Model, labels: LabelSet, clip_id: int) -> Floats:
+    """The best scores of each label among what an interrupted `add` stored of a clip: `(up to BEST, labels)`."""
+    ids = database.segments_of(clip_id).ids
+    if not len(ids):  # killed before its first batch
+        return np.zeros((0, len(labels.names)), np.float32)
+    text = database.fetch("text", model.version, ids).float32()
+    strength = database.fetch("strength", model.base_version, ids).float32()[:, 0]
+    sound = database.fetch("sound", model.base_version, ids).float32()
+    return best_rows(None, labels.scores(text, strength, sound))

@@ -129,6 +129,10 @@ def test_a_repeated_file_costs_nothing_and_a_moved_one_keeps_its_clip(library, s
     copy.rename(moved)
     assert library.add([moved]).moved == 1
     assert set(library.clip(str(moved)).paths) == {str(sounds / "siren.wav"), str(moved)}
+    hit = library.search(Query(text="moved", limit=1, min_score=0.0)).hits[0]
+    assert {"moved.wav", "siren.wav"} == set(
+        next(part.detail for part in hit.why if part.source == "words").rpartition(": ")[2].split(", ")
+    )
 
 
 def test_two_names_of_one_content_in_one_add_are_one_clip(tmp_path):

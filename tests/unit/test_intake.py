@@ -22,7 +22,11 @@ INFO = SoundInfo(16_000, 1, "WAV")
 MODEL = SimpleNamespace(
     base_version="m", version="m", correction=None, keeps_output=False, segmenter=lambda: SimpleNamespace(share_of=lambda n: n)
 )
-LABELS = SimpleNamespace(names=("dog",), top=lambda scores: [Label("dog", float(scores[0]))])
+LABELS = SimpleNamespace(
+    names=("dog",),
+    top=lambda scores: [Label("dog", float(scores[0]))],
+    scores=lambda text, strength, sound: np.full((len(text), 1), 0.9, np.float32),
+)
 
 
 def test_a_content_is_taken_once_whoever_asks():
@@ -168,3 +172,29 @@ def test_a_clip_without_any_path_from_an_older_version_is_forgotten(intake, data
         database.remove_path("/r/a.wav")
     stored(intake, [])
     assert database.clips() == []
+
+
+def test_a_renamed_file_is_found_by_its_new_name_alone(intake, database):
+    stored(intake, whole(Path("/r/REC001.wav"), "a"))
+    report = stored(intake, [Known(Path("/r/grandma laughing.wav"), "a")])
+    assert report.moved == 1
+    assert database.search_words("grandma laughing") == [1]
+    assert database.search_words("REC001") == []
+
+
+def test_a_file_is_found_by_each_of_its_names(intake, database, tmp_path):
+    first, second, third = (tmp_path / f"{name}.wav" for name in ("ring", "bell", "chime"))
+    for path in (first, second, third):
+        path.touch()
+    stored(intake, [begun(first, "a"), Known(second, "a"), Encoded("a", batch()), Finished("a", 1.0), Known(third, "a")])
+    assert [database.search_words(path.stem) for path in (first, second, third)] == [[1], [1], [1]]
+    stored(intake, whole(third, "b"))  # edited in place
+    assert [database.search_words(path.stem) for path in (first, second, third)] == [[1], [1], [2]]
+
+
+def test_an_interrupted_file_that_moved_goes_on_under_its_new_path(intake, database):
+    stored(intake, [begun(Path("/r/REC001.wav"), "a"), Encoded("a", batch())])
+    report = stored(intake, [begun(Path("/r/new.wav"), "a"), Encoded("a", batch(1.0)), Finished("a", 2.0)])
+    assert (report.added, report.known, report.moved) == (1, 0, 0)
+    assert [clip.paths for clip in database.clips()] == [("/r/new.wav",)]
+    assert database.search_words("new") == [1]

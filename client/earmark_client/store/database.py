@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,18 @@ from earmark_client.store.rows import ClipRow, Counts, LabelRow, SegmentTable, S
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-__all__ = ["ClipRow", "Counts", "Database", "LabelRow", "SegmentTable", "StoredClip"]
+__all__ = ["ClipRow", "Counts", "Database", "LabelRow", "SegmentTable", "StoredClip", "names_of"]
 
 
 MERGED_PAGES = 1_000
 """FTS5 writes about this many pages of 4 KB in one merge: all words of 200,000 clips, in a fraction of a second."""
+
+
+def names_of(paths: Iterable[str]) -> str:
+    """The words by which a clip at these paths is found."""
+    return " ".join(Path(path).stem for path in paths)
 
 
 class Database(VectorStore):
@@ -36,6 +42,7 @@ class Database(VectorStore):
             clip = self.clip(before)
             if not clip.paths:
                 super().add_path(before, f"{path} (replaced {clip.content_sha256[:6]})")
+            self.set_names(before)
 
     def forget_replaced(self) -> None:
         """Forget the clips whose files all have other content now; where people said something of one, that is theirs to do."""
@@ -46,6 +53,10 @@ class Database(VectorStore):
         )
         for (clip_id,) in rows:
             self.remove_clip(clip_id)
+
+    def set_names(self, clip_id: int) -> None:
+        """Replace the words of a ready clip's name by those of all its paths; what people said of it stays."""
+        self._write("UPDATE words SET names = ? WHERE rowid = ?", (names_of(self.clip(clip_id).paths), clip_id))
 
     def set_words(self, clip_id: int, *, corrections: str) -> None:
         """Replace the words of a ready clip that people said about it; its names' words stay."""
