@@ -19,6 +19,7 @@ from earmark_client.audio.opening import is_gone
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
 from earmark_client.labelling import best_rows, stored_best
 from earmark_client.model.head import quantize_output
+from earmark_client.naming import absolute
 from earmark_client.store.database import ClipRow, names_of
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def add_sounds(
     on_progress: Callable[[AddProgress], None] | None = None,
 ) -> AddReport:
     """Find the sounds under `paths`, read them and store them; the caller holds the home's lock."""
-    found = list(find_sounds(dict.fromkeys(path.expanduser().absolute() for path in paths)))
+    found = list(find_sounds(dict.fromkeys(map(absolute, paths))))
     files = [(sound.path, sound.root) for sound in found if isinstance(sound, FoundSound)]
     tally = Tally(len(found))
     tally.problems = [(str(problem.path), problem.error) for problem in found if isinstance(problem, FindProblem)]

@@ -213,6 +213,14 @@ def test_a_yes_and_a_no_are_kept(earmark, library):
     assert earmark("label", "7", "a", "--not", "b")[0] == 2
 
 
+def test_an_example_named_from_a_folder_within_is_told_by_its_whole_path(earmark, library, monkeypatch, tmp_path):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    library.teach = lambda name, files: library.calls.append((name, files)) or 1
+    earmark("teach", "bell", "../ring.wav")
+    assert library.calls == [("bell", [tmp_path / "ring.wav"])]
+
+
 def test_review_asks_about_the_least_certain_first(earmark, library, monkeypatch):
     monkeypatch.setattr("sys.stdin", Terminal("y\nq\n"))
     earmark("label", "--review", "--limit", "2")

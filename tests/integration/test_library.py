@@ -135,6 +135,12 @@ def test_a_repeated_file_costs_nothing_and_a_moved_one_keeps_its_clip(library, s
     )
 
 
+def test_a_folder_named_from_within_is_the_folder(library, sounds, monkeypatch):
+    monkeypatch.chdir(sounds / "wind")
+    assert library.add([Path("..")]).known == 7
+    assert all(len(clip.paths) == 1 and ".." not in Path(clip.paths[0]).parts for clip in library.clips())
+
+
 def test_two_names_of_one_content_in_one_add_are_one_clip(tmp_path):
     write_sound(tmp_path, "a", tone(2))
     shutil.copy(tmp_path / "a.wav", tmp_path / "b.wav")

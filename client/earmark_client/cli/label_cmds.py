@@ -12,6 +12,7 @@ from earmark_client.cli import views
 from earmark_client.cli.library_cmds import json_option
 from earmark_client.cli.output import count, examples
 from earmark_client.cli.session import Session
+from earmark_client.naming import absolute
 
 if TYPE_CHECKING:
     from earmark_client.library import Library
@@ -104,7 +105,7 @@ def remove_label(session: Session, name: str) -> None:
 def teach(session: Session, name: str, files: tuple[Path, ...]) -> None:
     """Teach a sound that is yours from three to five examples. It labels and searches at once."""
     with session.library() as library:
-        clips = library.teach(name, [file.expanduser().absolute() for file in files])
+        clips = library.teach(name, [absolute(file) for file in files])
     session.log("teach.done", files=len(files), clips=clips)
     session.output.note(f"learned {name} from {count(len(files), 'file')}; {count(clips, 'clip')} got it")
 
