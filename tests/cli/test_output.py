@@ -227,6 +227,24 @@ def test_review_asks_about_the_least_certain_first(earmark, library, monkeypatch
     assert library.calls == [("review", 2), ("label hit", 91, "dog", True)]
 
 
+def test_the_end_of_the_input_ends_a_review_and_keeps_what_was_answered(earmark, library, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    code, _, err = earmark("label", "--review")
+    assert (code, err.splitlines()[-1]) == (0, "1 of 2 answered")
+    assert library.calls[1:] == [("label hit", 91, "dog", True)]
+
+
+def test_an_interrupted_review_says_that_what_was_answered_is_kept(earmark, monkeypatch):
+    def interrupt(_prompt=""):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
+    code, _, err = earmark("label", "--review")
+    assert code == program.INTERRUPTED
+    assert "what was finished is kept" in err
+
+
 def test_a_file_name_cannot_move_the_cursor(earmark, library):
     library.answer = Answer((replace(HIT, path="/x/\033[2Jdeleted\n.wav"),), None, "v")
     _, out, _ = earmark("search", "dog")

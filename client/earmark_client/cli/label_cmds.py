@@ -130,13 +130,25 @@ def _ask_each(session: Session, library: Library, hits: list[Hit]) -> int:
             continue
         name = hit.labels[0].name
         session.output.rows(views.HIT_COLUMNS, [views.hit_row(hit)])
-        answer = click.prompt(f'Is "{name}" there? (yes, no, skip, quit)', type=ANSWERS, show_choices=True, err=True)
+        answer = _ask(session, f'Is "{name}" there? (yes, no, skip, quit)')
         if answer == "q":
             break
         if answer != "s":
             library.label_hit(hit, name, is_present=answer == "y")
             said += 1
     return said
+
+
+def _ask(session: Session, question: str) -> str:
+    """Return one of `ANSWERS`: the end of the input is a quit, and an interrupt undoes nothing of what was answered before."""
+    try:
+        answer: str = click.prompt(question, type=ANSWERS, show_choices=True, err=True)
+    except click.Abort as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        session.output.note("")  # ends the question's line
+        return "q"
+    return answer
 
 
 COMMANDS = (label, labels, teach)
