@@ -46,7 +46,7 @@ def make_clips(count: int, segments: int) -> TrainingSet:
         encoder_outputs=rng.normal(size=(len(owners), 1024)).astype("f4"),
         text=unit_rows(rng.normal(size=(len(owners), 384)).astype("f4")),
         clips=owners,
-        targets=targets,
+        targets=targets[owners],
         label_vectors=unit_rows(rng.normal(size=(LABELS, 384)).astype("f4")),
     )
 

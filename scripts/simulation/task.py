@@ -50,7 +50,7 @@ class Task:
             known = self.target[clip]
             heard = int(scores[places == place].mean(axis=0).argmax()) if known < 0 else int(known)
             targets[place, heard] = 1 if known >= 0 else -1
-        return TrainingSet(self.sounds.encoder[rows], self.sounds.text[rows], places, targets, self.label_vectors)
+        return TrainingSet(self.sounds.encoder[rows], self.sounds.text[rows], places, targets[places], self.label_vectors)
 
     def recalls(self, arrays: Arrays | None, part: str = TEST) -> dict[str, tuple[int, int]]:
         """Return label -> (right, held-out clips) with a head, or with the base model alone."""

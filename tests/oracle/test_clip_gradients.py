@@ -60,7 +60,7 @@ def brute_force(schema, head, data, clip):
         weights = {name: torch.tensor(head[name], dtype=torch.float64, requires_grad=True) for name in head}
         output = torch.from_numpy(data.encoder_outputs[segment]).double()
         text = torch.from_numpy(data.text[segment]).double()
-        segment_loss(weights, output, text, labels, torch.from_numpy(data.targets[clip])).backward()
+        segment_loss(weights, output, text, labels, torch.from_numpy(data.targets[segment])).backward()
         total += np.concatenate([weights[name].grad.numpy().ravel() for name in schema.trained])
     return total / len(mine)
 

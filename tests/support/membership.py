@@ -34,7 +34,7 @@ class Pool:
         targets = np.zeros((len(clips), len(SCHEMA.labels)), np.int8)
         targets[np.arange(len(clips)), self.said[clips]] = 1
         owners = np.repeat(np.arange(len(clips)), SEGMENTS)
-        return TrainingSet(self.encoder[rows], self.text[rows], owners, targets, self.label_vectors)
+        return TrainingSet(self.encoder[rows], self.text[rows], owners, targets[owners], self.label_vectors)
 
 
 def make_pool(count, *, seed=0, wrong=0.1):
@@ -74,7 +74,7 @@ def shadow(pool, members, plan, *, devices, rounds, rate, seed):
     shape = (devices, len(members) // devices, SEGMENTS, -1)
     heard = unit_rows(data.encoder_outputs @ pool.first["down"].T + pool.first["shift"]).reshape(shape)
     with_one = np.concatenate([heard, np.ones((*heard.shape[:3], 1), "f4")], axis=3)
-    text, missed = unit_rows(data.text).reshape(shape), (data.targets > 0).reshape(*shape[:2], 1, -1)
+    text, missed = unit_rows(data.text).reshape(shape), (data.targets > 0).reshape(shape)
     head = np.zeros((SCHEMA.outputs, SCHEMA.rank + 1), "f4")
     for _ in range(rounds):
         weights = np.repeat(head[None], devices, axis=0)

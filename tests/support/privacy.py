@@ -129,6 +129,6 @@ def training_set(schema, clips=80, *, seed=1, most_segments=5):
         encoder_outputs=outputs.astype("f4"),
         text=unit_rows(rng.normal(size=(len(owners), schema.outputs)).astype("f4")),
         clips=owners.astype(np.int64),
-        targets=targets,
+        targets=targets[owners],
         label_vectors=unit_rows(rng.normal(size=(labels, schema.outputs)).astype("f4")),
     )

@@ -81,7 +81,7 @@ def test_with_little_noise_it_learns():
 
     def accuracy(arrays):
         scores = correct(arrays, data.encoder_outputs, data.text) @ data.label_vectors.T
-        return float((data.targets[data.clips, scores.argmax(axis=1)] == 1).mean())
+        return float((data.targets[np.arange(len(scores)), scores.argmax(axis=1)] == 1).mean())
 
     learned = unflatten(SCHEMA, flatten(SCHEMA, head) + run(plan, data, head=head).update, head)
     assert accuracy(learned) > accuracy(head) + 0.3
@@ -174,7 +174,9 @@ def test_a_clip_without_a_segment_is_refused():
 def test_a_long_clip_costs_no_more_than_a_bounded_one():
     data = training_set(SCHEMA, clips=64)
     rows = np.concatenate([np.arange(len(data.clips)), np.zeros(1000, dtype=np.int64)])
-    long = dataclasses.replace(data, encoder_outputs=data.encoder_outputs[rows], text=data.text[rows], clips=data.clips[rows])
+    long = dataclasses.replace(
+        data, encoder_outputs=data.encoder_outputs[rows], text=data.text[rows], clips=data.clips[rows], targets=data.targets[rows]
+    )
     (batch,) = ClipBatches(long).of(np.arange(64))
     assert batch.encoder_outputs.shape == (64, MAX_SEGMENTS, SCHEMA.inputs)
     assert batch.weights.sum(axis=1) == pytest.approx(np.ones(64))

@@ -66,7 +66,7 @@ def test_a_yes_and_a_no_become_targets_of_one_record(library):
     library.say(clip, "dog")
     library.say(clip, "rain", is_present=False)
     data = library.set()
-    assert data.targets.tolist() == [[1, -1, 0]]
+    assert data.targets.tolist() == [[1, -1, 0]] * 3
     assert data.clips.tolist() == [0, 0, 0]
     assert data.encoder_outputs.shape == (3, 6)
     assert np.allclose(np.linalg.norm(data.text, axis=1), 1, atol=1e-3)
@@ -81,7 +81,7 @@ def test_a_name_that_is_not_shared_never_trains(library, name):
 
 def test_a_name_counts_whatever_its_case(library):
     library.say(library.clips[0], "Dog")
-    assert library.set().targets.tolist() == [[1, 0, 0]]
+    assert library.set().targets.tolist() == [[1, 0, 0]] * 3
 
 
 def test_an_answer_about_a_segment_takes_that_segment_alone(library):
@@ -90,15 +90,32 @@ def test_an_answer_about_a_segment_takes_that_segment_alone(library):
     data = library.set()
     wanted = library.database.fetch("encoder", VERSION, library.segments[clip][2:]).float32()
     assert np.array_equal(data.encoder_outputs, wanted)
+
+
+def test_what_is_said_of_a_moment_trains_that_moment_beside_what_is_said_of_the_clip(library):
+    clip = library.clips[1]
+    library.say(clip, "siren", segment=int(library.segments[clip][2]))
     library.say(clip, "dog")
-    assert len(library.set().clips) == 3
+    data = library.set()
+    assert data.targets.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    assert data.clips.tolist() == [0, 0, 0]
 
 
-def test_a_yes_somewhere_outlasts_a_no_elsewhere(library):
+@pytest.mark.parametrize("first", [True, False])
+def test_a_yes_outlasts_a_no_where_both_were_said(library, first):
+    clip, (here, _, _) = library.clips[0], library.segments[library.clips[0]]
+    library.say(clip, "dog", is_present=first, segment=int(here) if first else None)
+    library.say(clip, "dog", is_present=not first, segment=None if first else int(here))
+    assert library.set().targets.tolist() == [[1, 0, 0], [-1, 0, 0], [-1, 0, 0]]
+
+
+def test_a_clip_is_one_record_whatever_its_moments_are_said_to_be(library):
     clip = library.clips[0]
     library.say(clip, "dog", is_present=False, segment=int(library.segments[clip][0]))
     library.say(clip, "dog", segment=int(library.segments[clip][1]))
-    assert library.set().targets.tolist() == [[1, 0, 0]]
+    data = library.set()
+    assert data.targets.tolist() == [[-1, 0, 0], [1, 0, 0]]
+    assert data.clip_count == 1
 
 
 def test_a_taught_sound_is_a_yes_to_the_clips_it_was_taught_with(library):

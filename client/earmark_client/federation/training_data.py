@@ -1,7 +1,7 @@
 """What a correction and a taught sound become when a device trains: encoder outputs from the database, text vectors of shared labels.
 
-One clip is one record. A yes or no to a clip, or to some of its segments, is a target of the clip; segments are those named, or all
-if somebody spoke of the whole clip. A taught sound whose name is in the shared set is a yes to each of the library's clips that it
+One clip is one record. A yes or no to a clip is a target of all its segments, one to a moment of that segment alone; segments that
+nobody spoke of stay out. Where answers differ, a yes outlasts a no. A taught sound whose name is in the shared set is a yes to each of the library's clips that it
 was taught with. A name that the schema's shared set does not hold never becomes training data, in whatever way it was given.
 """
 
@@ -44,19 +44,23 @@ class HeldHead:
 
 @dataclass
 class _Record:
-    """One clip's answers."""
+    """One clip's answers: segment id, or None for the whole clip -> label index -> 1 or -1."""
 
-    targets: dict[int, int] = field(default_factory=dict)
-    """Label index -> 1 or -1; a yes outlasts a no."""
-    segments: set[int] = field(default_factory=set)
-    is_whole: bool = False
+    answers: dict[int | None, dict[int, int]] = field(default_factory=dict)
 
     def say(self, label: int, *, is_present: bool, segment_id: int | None) -> None:
         """Take one answer in."""
-        self.targets[label] = max(self.targets.get(label, -1), 1 if is_present else -1)
-        self.is_whole |= segment_id is None
-        if segment_id is not None:
-            self.segments.add(segment_id)
+        said = self.answers.setdefault(segment_id, {})
+        said[label] = max(said.get(label, -1), 1 if is_present else -1)
+
+    def targets(self, segment_ids: NDArray[np.int64], labels: int) -> NDArray[np.int8]:
+        """Return `(segments, labels)`: 1, -1, or 0 where nobody said anything."""
+        found = np.zeros((len(segment_ids), labels), np.int8)
+        for segment_id, said in self.answers.items():
+            rows = slice(None) if segment_id is None else np.flatnonzero(segment_ids == segment_id)
+            for label, answer in said.items():
+                found[rows, label] = np.where(found[rows, label] == 1, 1, answer)
+        return found
 
 
 class CorrectionTrainer:
@@ -85,13 +89,13 @@ def training_set(
     """
     records = _records(database, model_version, head.schema.labels)
     young = {clip.id for clip in database.clips() if clip.added_at_s >= since_s}
-    rows: list[tuple[NDArray[np.int64], dict[int, int]]] = []
+    rows: list[tuple[NDArray[np.int64], NDArray[np.int8]]] = []
     for clip_id in sorted(young & records.keys()):
         ids = database.segments_of(clip_id).ids
-        if not records[clip_id].is_whole:
-            ids = ids[np.isin(ids, sorted(records[clip_id].segments))]
-        if len(ids):
-            rows.append((ids, records[clip_id].targets))
+        targets = records[clip_id].targets(ids, len(head.schema.labels))
+        spoken_of = targets.any(axis=1)
+        if spoken_of.any():
+            rows.append((ids[spoken_of], targets[spoken_of]))
     return _assemble(database, model_version, head, rows, text_of)
 
 
@@ -134,14 +138,12 @@ def _assemble(
     database: Database,
     model_version: str,
     head: HeldHead,
-    rows: list[tuple[NDArray[np.int64], dict[int, int]]],
+    rows: list[tuple[NDArray[np.int64], NDArray[np.int8]]],
     text_of: TextOf | None,
 ) -> TrainingSet:
     schema = head.schema
     ids = np.concatenate([part for part, _ in rows]) if rows else np.empty(0, np.int64)
-    targets = np.zeros((len(rows), len(schema.labels)), dtype=np.int8)
-    for row, (_, said) in enumerate(rows):
-        targets[row, list(said)] = list(said.values())
+    targets = np.concatenate([part for _, part in rows]) if rows else np.empty((0, len(schema.labels)), np.int8)
     if not len(ids):
         outputs, text = np.empty((0, schema.inputs), np.float32), np.empty((0, schema.outputs), np.float32)
     else:

@@ -103,9 +103,10 @@ class ClipGradients:
 def clip_losses(logits: Tensor, batch: ClipBatch) -> Tensor:
     """Return `(clips,)` losses from `(clips, segments, labels)` logits: a yes wants its label likely, a no unlikely.
 
-    The softmax is over the shared label set. A clip with several answers counts once for its yeses and once for its noes.
+    The softmax is over the shared label set. A segment with several answers counts once for its yeses and once for its noes, one
+    without any for nothing.
     """
-    targets = torch.from_numpy(batch.targets)[:, None, :]
+    targets = torch.from_numpy(batch.targets)
     likely = log_softmax(logits, dim=-1)
     unlikely = torch.log(-torch.expm1(likely.clamp(max=_CERTAIN)))
     yes, no = (targets > 0).double(), (targets < 0).double()

@@ -63,7 +63,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Corrected clips: `clips` maps each segment to a row of `targets`; every clip has a segment."""
+    """Corrected clips, segment by segment; every clip has one."""
 
     encoder_outputs: Floats | Doubles
     """`(segments, inputs)`."""
@@ -72,14 +72,14 @@ class TrainingSet:
     clips: Integers
     """`(segments,)` clip index in [0, clip_count)."""
     targets: npt.NDArray[np.int8]
-    """`(clips, labels)`: 1 a person said yes, -1 no, 0 nothing."""
+    """`(segments, labels)`: 1 a person said yes, -1 no, 0 nothing."""
     label_vectors: Floats
     """`(labels, outputs)` unit text vectors of the schema's label set."""
 
     @property
     def clip_count(self) -> int:
         """How many records there are."""
-        return len(self.targets)
+        return int(self.clips.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def check_training_set(schema: HeadSchema, data: TrainingSet) -> None:
     expected = {
         "encoder_outputs": (data.encoder_outputs.shape, (segments, schema.inputs)),
         "text": (data.text.shape, (segments, schema.outputs)),
-        "targets": (data.targets.shape, (data.clip_count, len(schema.labels))),
+        "targets": (data.targets.shape, (segments, len(schema.labels))),
         "label_vectors": (data.label_vectors.shape, (len(schema.labels), schema.outputs)),
     }
     for name, (found, wanted) in expected.items():
@@ -208,7 +208,7 @@ class ClipBatch:
     weights: Doubles
     """`(clips, segments)`, each row sums to one."""
     targets: npt.NDArray[np.int8]
-    """`(clips, labels)`."""
+    """`(clips, segments, labels)`."""
 
 
 class ClipBatches:
@@ -239,7 +239,7 @@ class ClipBatches:
         real = (weights > 0.0)[:, :, None]
         outputs = np.where(real, self._data.encoder_outputs[places], self._data.encoder_outputs.dtype.type(0))
         text = np.where(real, self._data.text[places], self._data.text.dtype.type(0))
-        return ClipBatch(outputs, text, weights, self._data.targets[drawn])
+        return ClipBatch(outputs, text, weights, self._data.targets[places])
 
 
 def _spaced(rows: Integers) -> Integers:
