@@ -478,6 +478,34 @@ def test_a_server_that_plays_for_time_is_left(repo, trick):
     assert repo.device.fetch(repo).number == 2
 
 
+def dawdle(repo):
+    """Each piece just before a call would be given up."""
+
+    def ask(wanted):
+        repo.device.shift_s += 15
+        return repo.ask(wanted)
+
+    return ask
+
+
+def test_a_server_that_dawdles_does_not_hold_the_library_for_long(repo):
+    began, before = repo.device.shift_s, repo.device.in_force()
+    repo.publish()
+    with pytest.raises(NetworkError, match="too long"):
+        repo.device.fetch(repo, ask=dawdle(repo))
+    assert repo.device.shift_s - began <= releases.NEWS_S + 15
+    assert repo.device.in_force() == before
+    assert repo.device.fetch(repo).number == 2
+
+
+def test_control_without_the_limit_it_does(repo, monkeypatch):
+    began = repo.device.shift_s
+    monkeypatch.setattr(releases, "NEWS_S", 3600)
+    repo.publish()
+    assert repo.device.fetch(repo, ask=dawdle(repo)).number == 2
+    assert repo.device.shift_s - began > 75
+
+
 @pytest.mark.parametrize("after", range(6))
 def test_a_server_that_goes_away_at_any_file_costs_nothing(repo, after):
     before = repo.device.in_force()

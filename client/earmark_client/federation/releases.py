@@ -27,7 +27,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from earmark_client.federation.enrol import joined, member_channel
 from earmark_client.model.active import stage
 from earmark_client.store.home import MODELS_NAME
-from earmark_shared.errors import ReleaseError, StoreError
+from earmark_shared.errors import NetworkError, ReleaseError, StoreError
 from earmark_shared.files import disk_errors, make_private_folder, read_private, write_atomic
 from earmark_shared.release import HEAD_BYTES_MOST, RELEASE_BYTES_MOST, RELEASE_NAME, SCHEMA_BYTES_MOST, SCHEMA_NAME, Release
 from earmark_shared.releasing import PIECE_S, PIECE_SIZE, Piece, Wanted
@@ -48,6 +48,8 @@ LIMITS = UpdaterConfig(
     snapshot_max_length=64_000,
     targets_max_length=256_000,
 )
+NEWS_S = 60.0
+"""How long a server may take over all the pieces of a release, and one piece more: the library's lock is held meanwhile."""
 KEPT = "The model that is in force stays; tell whoever runs the federation."
 
 
@@ -105,7 +107,7 @@ def fetch_newest(home: Home, *, clock: Callable[[], float]) -> Release | None:
     """Ask this library's federation for its newest release, check it and keep its files, ready to be installed.
 
     Raises:
-        AdmissionError: the library is in no federation. NetworkError: the server can't be reached.
+        AdmissionError: the library is in no federation. NetworkError: the server can't be reached, or dawdles.
         ReleaseError, ModelError: what it handed out is not right; nothing here has changed.
     """
     membership = joined(home.database)
@@ -131,11 +133,23 @@ def fetch_release(home: Home, pin: bytes, *, ask: Ask, clock: Callable[[], float
         make_private_folder(folder)
     try:
         with disk_errors(models):
-            return _update(home, _Cache(models / f"tuf-{pin.hex()[:16]}", incoming, ask), floor, now_s)
+            return _update(home, _Cache(models / f"tuf-{pin.hex()[:16]}", incoming, _hurried(ask, clock)), floor, now_s)
     except (RepositoryError, DownloadError) as error:
         raise ReleaseError(f"The server's release can't be trusted: {_printable(error)}", hint=KEPT) from error
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _hurried(ask: Ask, clock: Callable[[], float]) -> Ask:
+    """Return `ask` that gives up NEWS_S from now."""
+    ends_s = clock() + NEWS_S
+
+    def ask_in_time(wanted: Wanted) -> Piece:
+        if clock() > ends_s:
+            raise NetworkError("The server takes too long over its release.", hint=KEPT)
+        return ask(wanted)
+
+    return ask_in_time
 
 
 @dataclass(frozen=True)
