@@ -1,12 +1,8 @@
-"""Sound files become stored segments: decode, cut, encode, commit.
+"""Sound files become events: a clip begins, encoded segments of it, it ends. `intake.py` stores them.
 
 Who waits for whom: `jobs` lanes, each with a sandboxed decoder of its own, read files and cut segments; `jobs` encoder threads
 turn batches of segments into vectors; the caller's thread alone writes the database. Every queue is bounded, so a ten-hour file
 takes no more memory than a ten-minute one, and even a single long file keeps all cores busy.
-
-What a crash leaves: a clip is committed in steps while it is *pending*, which no search sees, and becomes *ready* in the
-transaction that stores its last segment. The next `add` of the same content goes on after the last stored segment. The encoder is
-bit-reproducible, so a resumed clip equals one that was never interrupted.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 One transaction holds many small clips, or a stretch of a long one, so that a crash costs half a second's work and never a clip
 that was committed. A file that turns out to be damaged takes back all that was stored of it.
+
+What a crash leaves: a clip is committed in steps while it is *pending*, which no search sees, and becomes *ready* in the
+transaction that stores its last segment. The next `add` of the same content goes on after the last stored segment. The encoder is
+bit-reproducible, so a resumed clip equals one that was never interrupted.
 """
 
 from __future__ import annotations

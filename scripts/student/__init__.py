@@ -1,1 +1,1 @@
-"""The parts of scripts/train_student.py: sounds, mixtures, the network, pruning, training, the ONNX graph."""
+"""The parts of scripts/prune_encoder.py: sounds, mixtures, the network, pruning and rounding, the ONNX graph."""

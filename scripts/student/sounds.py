@@ -1,6 +1,6 @@
 """What the student hears: every training recording as linear mel magnitudes, a frame each 10 ms, made once and kept.
 
-ESC-10's fold 1 and `esc20` (together `sounds30`) are never listed here: they train nothing and choose nothing.
+ESC-10's fold 1 and `esc20` (together `sounds30`) are never listed here: no recipe hears them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 TEST_FOLD = "1"
 HELD_FOLD = "5"
 HELD_PACKAGES = ("freedoom", "lincity-ng-data", "minetest-data", "searchandrescue-data", "tuxmath-data", "oxygen-sounds")
-"""The fold and the packages that choose among students; with `--all` they train too, at the very end."""
+"""The fold and the packages that choose among students."""
 HELD_SPEAKER = "theo"
 TONES_SEED = 11
 KINDS = ("esc10", "corpus", "speech", "digits", "tones")

@@ -155,11 +155,6 @@ class Coordinator:
             return True
         return False
 
-    def abandon(self, reason: str) -> None:
-        """Write down that the round under way came to nothing."""
-        if self._state.open_round is not None:
-            self._save(self._state.with_last(outcome="aborted", reason=reason))
-
     def _plan(self, now_s: int) -> RoundPlan:
         model, profile = self.model, self._profile
         return RoundPlan(

@@ -4,7 +4,7 @@
     report.check()                           # CandidateError says what is wrong with it
 
 What is judged is public: the encoder outputs and text vectors of published recordings with known labels, made by
-`scripts/` once and stored as safetensors. No device's data is here, and this program couldn't hear it if it were.
+`scripts/build_public_set.py` and stored as safetensors. No device's data is here, and this program couldn't hear it if it were.
 
 A poisoned candidate shows in one of five ways: a value that is no number, weights that are far too large or too far from those
 before, a worse score, a label that is no longer found, or sounds that have none of the labels and suddenly get one of them.
@@ -12,7 +12,7 @@ before, a worse score, a label that is no longer found, or sounds that have none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -162,12 +162,22 @@ def _with_findings(found: Report, limits: Limits) -> Report:
         (found.norm > limits.norm_most, f"has parameters of length {found.norm:.1f}"),
     )
     findings = tuple(words for is_wrong, words in checks if is_wrong)
-    return Report(**{**vars(found), "findings": findings})
+    return replace(found, findings=findings)
 
 
 def _refusal(words: str) -> Report:
-    nothing = float("nan")
-    return Report(nothing, nothing, "", nothing, "", nothing, nothing, nothing, (words,))
+    unknown = float("nan")
+    return Report(
+        accuracy=unknown,
+        accuracy_before=unknown,
+        worst_label="",
+        worst_recall_drop=unknown,
+        probe_label="",
+        probe_rise=unknown,
+        drift=unknown,
+        norm=unknown,
+        findings=(words,),
+    )
 
 
 def _scores(arrays: Arrays, encoder: Floats, text: Floats, label_vectors: Floats) -> Floats:

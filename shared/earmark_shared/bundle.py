@@ -10,7 +10,6 @@ import hashlib
 import io
 import zipfile
 
-ID = "earmark/earmark"
 VERSION = "1.0.0"
 CONFIG = b"""[project]
 name = "earmark"

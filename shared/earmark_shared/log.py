@@ -19,8 +19,7 @@ from typing import TextIO
 LOGGER = "earmark"
 NUMBERS = frozenset(
     {
-        "added", "batch", "bytes", "clips", "files", "hits", "known", "labels", "migrations", "moved",
-        "problems", "removed", "restarts", "schema", "seconds", "segments", "sound_s", "vectors",
+        "added", "clips", "files", "hits", "known", "moved", "problems", "removed", "seconds", "sound_s",
     }
 )  # fmt: skip
 """The only names a number in the log may have."""
@@ -34,10 +33,6 @@ class Event(StrEnum):
     SEARCH_DONE = "search.done"
     TEACH_DONE = "teach.done"
     REMOVE_DONE = "remove.done"
-    LIBRARY_OPENED = "library.opened"
-    LIBRARY_MIGRATED = "library.migrated"
-    INDEX_BUILT = "index.built"
-    WORKER_RESTARTED = "worker.restarted"
     UNLISTED = "unlisted"
 
 

@@ -169,17 +169,6 @@ def test_removing_a_clip_takes_its_rows_out_of_shared_blobs(database):
         assert database.add_segments([4], [0], [1], model_version=MODEL, vectors={})[0] == 91
 
 
-def test_a_pending_clip_can_begin_again(database):
-    with database.transaction():
-        clip_id = add_clip(database, 0)
-        other = database.insert_clip(row(), "/a")
-        database.add_segments([other] * 5, range(5), range(1, 6), model_version=MODEL, vectors=kinds(1, 5))
-        database.restart_clip(other)
-    assert database.stored_until_s(other) == 0.0
-    assert [len(block.ids) for block in database.blocks("text", MODEL, pending=True)] == [20]
-    assert len(database.segments_of(clip_id).ids) == 20
-
-
 def test_two_models_are_side_by_side(database):
     with database.transaction():
         add_clip(database, 0)

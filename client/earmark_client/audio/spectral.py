@@ -1,7 +1,8 @@
 """The textbook pieces of sound analysis: filterbanks and per-frame measures, by librosa's definitions, in numpy alone.
 
 Spectra are `(..., frames, bins)` with bins last, magnitudes or powers of a one-sided FFT. Matrices are built in float64 and
-used in float32. `tests/oracle/test_features_librosa.py` holds every function here against librosa.
+used in float32. `tests/oracle/test_features_librosa.py` holds them against librosa, and the encoder's
+own mel bands (`mel_weights_tf`) are held against float32's by `tests/oracle/test_encoder.py`.
 """
 
 from __future__ import annotations
@@ -88,14 +89,6 @@ def dct_matrix(inputs: int, outputs: int) -> Floats:
     matrix = np.cos(angles) * np.sqrt(2.0 / inputs)
     matrix[:, 0] = np.sqrt(1.0 / inputs)
     return np.asarray(matrix, dtype=np.float32)
-
-
-def preemphasis(waveform: Floats, coefficient: float = 0.97) -> Floats:
-    """`y[t] - coefficient * y[t - 1]` along the last axis; the first sample as librosa's filter state makes it."""
-    emphasized = np.empty_like(waveform, dtype=np.float32)
-    emphasized[..., 0] = 3.0 * waveform[..., 0] - waveform[..., 1]
-    emphasized[..., 1:] = waveform[..., 1:] - np.float32(coefficient) * waveform[..., :-1]
-    return emphasized
 
 
 def preemphasis_power(n_fft: int, coefficient: float) -> npt.NDArray[np.float64]:

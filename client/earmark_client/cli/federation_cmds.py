@@ -153,10 +153,8 @@ def leave_before_erase(session: Session, home: Home) -> None:
 @contextmanager
 def _home(session: Session, *, is_quiet: bool = False) -> Iterator[tuple[Home, Secret]]:
     """Open the home for changes, without its model, and say if it is a lab; with it comes what opened it."""
-    from earmark_client.store.home import open_home
-
     unlock = session.unlock()
-    with open_home(session.settings.home, unlock, write=True, older=session.older) as home:
+    with session.home(unlock, write=True) as home:
         if not is_quiet:
             session.lab_banner(home)
         yield home, unlock

@@ -40,9 +40,8 @@ def list_models(session: Session, *, as_json: bool) -> None:
     """List the shipped model and the imported ones; a star marks the one in force."""
     from earmark_client import models
     from earmark_client.library import BASE_MODEL
-    from earmark_client.store.home import open_home
 
-    with open_home(session.settings.home, session.unlock(), older=session.older) as home:
+    with session.home() as home:
         found = models.known(home, BASE_MODEL)
     if as_json:
         session.output.records(views.plain_record(known) for known in found)
@@ -68,10 +67,9 @@ def import_model(session: Session, checkpoint: Path, *, name: str | None) -> Non
     from earmark_client import models
     from earmark_client.library import BASE_MODEL
     from earmark_client.model.bundle import Bundle
-    from earmark_client.store.home import open_home
 
     checkpoint = absolute(checkpoint)
-    with open_home(session.settings.home, session.unlock(), write=True, older=session.older) as home:
+    with session.home(write=True) as home:
         chosen = models.check_name(home, name or checkpoint.name.lower())
         importer = _importer()
         done = importer.import_checkpoint(checkpoint, models.imported_folder(home), chosen, Bundle.load(BASE_MODEL))
@@ -93,9 +91,8 @@ def use(session: Session, name: str, *, is_agreed: bool) -> None:
     """
     from earmark_client import models
     from earmark_client.library import BASE_MODEL
-    from earmark_client.store.home import open_home
 
-    with open_home(session.settings.home, session.unlock(), write=True, older=session.older) as home:
+    with session.home(write=True) as home:
         chosen = models.find(home, name, BASE_MODEL, device=session.settings.device)
         if gone := models.gone(home, chosen):
             total = count(len(home.database.clips()), "clip")
@@ -112,10 +109,9 @@ def use(session: Session, name: str, *, is_agreed: bool) -> None:
 def remove(session: Session, name: str, *, is_agreed: bool) -> None:
     """Forget an imported model that is not in force: its folder and its vectors."""
     from earmark_client import models
-    from earmark_client.store.home import open_home
 
     session.confirm(REMOVING.format(name=name), is_agreed=is_agreed)
-    with open_home(session.settings.home, session.unlock(), write=True, older=session.older) as home:
+    with session.home(write=True) as home:
         models.remove(home, name)
     session.output.note(f"removed the model {name}")
 

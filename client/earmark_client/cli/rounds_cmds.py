@@ -43,15 +43,13 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
     from earmark_client.federation.supervisor import take_part
     from earmark_client.library import BASE_MODEL
     from earmark_client.model.bundle import Bundle
-    from earmark_client.store.home import open_home
     from earmark_shared.wire.channel import Address
 
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     unlock = session.unlock()
-    home = open_home(session.settings.home, unlock, older=session.older)
-    try:
+    with session.home(unlock) as home:
         session.lab_banner(home)
         membership = enrol.joined(home.database)
         identity.check_not_paused(home.database)
@@ -60,15 +58,12 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
         model = Model(Bundle.load(BASE_MODEL), device=session.settings.device)
         session.output.note(f"taking part in rounds of {where}")
         take_part(home, unlock, model, superlink=where, is_stopped=stop.is_set, tell=session.output.note)
-    finally:
-        home.close()
 
 
 def _pause(session: Session, *, is_paused: bool) -> None:
     from earmark_client.federation import identity
-    from earmark_client.store.home import open_home
 
-    with open_home(session.settings.home, session.unlock(), older=session.older) as home:
+    with session.home() as home:
         identity.set_paused(home.database, is_paused=is_paused)
     session.output.note("paused: this device takes part in no round" if is_paused else "this device may take part again")
 

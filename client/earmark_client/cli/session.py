@@ -41,12 +41,20 @@ class Session:
         from earmark_client.library import Library
 
         where, device = self.settings.home, self.settings.device
-        try:
+        with _older_explained():
             library = Library.open(where, unlock=self.unlock(), device=device, older=self.older, text=text)
-        except RollbackError as error:
-            raise RollbackError(str(error), hint=OLDER_HINT) from error
         with library:
             yield library
+
+    @contextmanager
+    def home(self, unlock: Secret | None = None, *, write: bool = False) -> Iterator[Home]:
+        """Open the home of this run without a model, by `unlock` if that is known already, and close it at the end."""
+        from earmark_client.store.home import open_home
+
+        with _older_explained():
+            home = open_home(self.settings.home, unlock or self.unlock(), write=write, older=self.older)
+        with home:
+            yield home
 
     def unlock(self) -> Secret:
         """Return what opens the existing library: the kind of secret its header names, from the place the settings name.
@@ -122,6 +130,15 @@ class Session:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{question} Say so with --yes.")
         click.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def _older_explained() -> Iterator[None]:
+    """Say by which options a library is opened that is older than the one this device last saw."""
+    try:
+        yield
+    except RollbackError as error:
+        raise RollbackError(str(error), hint=OLDER_HINT) from error
 
 
 def new_key_file(path: Path) -> KeyFile:

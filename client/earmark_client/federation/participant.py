@@ -148,10 +148,11 @@ class Participant:
         if not member.floors.lab:
             check_daily(rows, now_s=now_s)
         trainer = self._world.trainer(plan)
-        charge = Charge(plan.round_id, plan_hash(plan), trainer.event(), device_event(plan))
+        paid = trainer.event()
+        charge = Charge(plan.round_id, plan_hash(plan), paid, device_event(plan))
         self._world.ledger.reserve(charge)
         self._live = live = _Live(plan, member, [charge])
-        steps = quantize(trainer.update(charge.record or trainer.event()), plan, self._world.entropy)
+        steps = quantize(trainer.update(paid), plan, self._world.entropy)
         live.update = NoisyUpdate(plan, steps, self._draw_noise)
         return self._start(live, live.update, now_s)
 

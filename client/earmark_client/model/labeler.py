@@ -1,4 +1,4 @@
-"""The head: encoder output -> text vector, strength and sound vector; words -> query vector; label scores.
+"""Head, label texts and sentence encoder joined: sounds to vectors, words to queries, evidence to labels.
 
 The *label bridge* joins sound and language. A sound is a row of class probabilities p; a query is a row of weights w over the
 same classes, from how near its words are to each class's phrases in the sentence model. Their inner product w.p is the evidence.

@@ -104,10 +104,6 @@ class VectorStore(ClipStore):
         found = [bytes_to_ids(ids, first_id, count) for first_id, count, ids in rows]
         return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 
-    def restart_clip(self, clip_id: int) -> None:
-        """Forget a pending clip's segments and their vectors, so that it can be read from its beginning again."""
-        self._forget_segments(clip_id)
-
     def remove_clip(self, clip_id: int) -> None:
         """Forget a clip: row, paths, segments, vectors, words, labels, corrections; NotInLibraryError if there is none."""
         self.clip(clip_id)

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from earmark_shared.errors import BoxError
 
-TAG_SIZE = 16
 _NONCE = bytes(12)
 
 
