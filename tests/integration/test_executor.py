@@ -121,7 +121,7 @@ def test_what_went_wrong_is_not_told_in_words():
             raise ValueError("/home/ann/Recordings/secret.wav")
 
     reply = Executor(Runtime("127.0.0.1:1", b"s"), Broken()).reply(message(), context(), fab(bundle()))
-    assert reply.error == Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="ValueError")
+    assert reply.error == Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="failed")
 
 
 def test_a_node_that_is_not_there_is_a_network_error():

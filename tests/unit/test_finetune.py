@@ -10,7 +10,7 @@ from tests.support.privacy import ReplayableEntropy, small_head, small_schema, t
 from earmark_client.learn import finetune
 from earmark_client.learn.finetune import MAX_SEGMENTS, ClipBatches, TrainingPlan, planned_event, train
 from earmark_shared.errors import BudgetError, NoiseError
-from earmark_shared.head import correct, flatten, unflatten
+from earmark_shared.head import MAX_WEIGHT, correct, flatten, unflatten
 
 SCHEMA = small_schema()
 PLAN = TrainingPlan(clipping_bound=1.0, noise_multiplier=1.0, expected_clips=16, steps=5, learning_rate=0.5)
@@ -85,6 +85,17 @@ def test_with_little_noise_it_learns():
 
     learned = unflatten(SCHEMA, flatten(SCHEMA, head) + run(plan, data, head=head).update, head)
     assert accuracy(learned) > accuracy(head) + 0.3
+
+
+@pytest.mark.parametrize("value", [MAX_WEIGHT, -MAX_WEIGHT])
+def test_no_head_makes_training_fail(value):
+    """Weights at the limit would be over it or not by the noisy gradient's sign: a refusal would tell that, and cost nothing."""
+    head = small_head(SCHEMA)
+    head["up"] = np.full_like(head["up"], value)
+    update = run(head=head).update
+    after = flatten(SCHEMA, head).astype(np.float64) + update
+    assert np.abs(after).max() <= MAX_WEIGHT * (1 + 1e-6)
+    assert (update != 0).any()
 
 
 def test_every_coordinate_gets_noise():

@@ -25,7 +25,7 @@ from earmark_client.learn.finetune import TrainingPlan
 from earmark_client.model.active import load_correction
 from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema
 from earmark_shared.enrolment import read_plan_key
-from earmark_shared.errors import ModelError
+from earmark_shared.errors import ModelError, PolicyError
 from earmark_shared.head import arrays_sha256, unit_rows
 from earmark_shared.privacy.mechanism import public_bucket
 from earmark_shared.release import is_canary
@@ -85,6 +85,12 @@ class RoundDevice:
         is_lab = enrol.joined(self.home.database).is_lab
         return CorrectionTrainer(head, data, training_plan(data.clip_count, is_lab=is_lab), os.urandom)
 
+    def check_willing(self, member: checks.Membership) -> None:
+        """Raise EarmarkError if this device's person has paused it, or left the federation, since a round began."""
+        check_not_paused(self.home.database)
+        if enrol.joined(self.home.database).certificate != member.certificate:
+            raise PolicyError("This device is in another federation by now.")
+
     def head(self) -> HeldHead:
         """Return the head that rounds are about: the newest release, in force here or not yet; the first head before any."""
         release = updating.read_state(self.home.database).newest
@@ -130,4 +136,4 @@ def open_participant(home: Home, secret: Secret, model: Model, *, clock: Callabl
     enrol.joined(home.database)
     ledger = open_ledger(home, secret, clock=clock)
     device = RoundDevice(home, model, ledger, clock)
-    return Participant(World(device.member, device.trainer, ledger, os.urandom))
+    return Participant(World(device.member, device.trainer, ledger, os.urandom, device.check_willing))

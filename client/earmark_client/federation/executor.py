@@ -53,12 +53,13 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output  # noqa: E402
 
 from earmark_shared.bundle import bundle_sha256  # noqa: E402
-from earmark_shared.errors import EarmarkError, NetworkError  # noqa: E402
+from earmark_shared.errors import NetworkError  # noqa: E402
 
 TASK = "flwr-clientapp"
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 INPUT_S, POLL_S = 60.0, 0.5
 """How long a message's contents may take to come, and how often they are asked for."""
+FAILED = "failed"
 UNKNOWN_BUNDLE = "this device runs only what is installed on it"
 
 
@@ -140,15 +141,13 @@ class Executor:
             raise AnswerLostError("the node beside this device has dropped a message")
 
     def reply(self, message: Message, context: Context, fab: Fab) -> Message:
-        """Return what the installed app answers, or an error that says nothing but its kind."""
+        """Return what the installed app answers, or an error that says nothing else."""
         if hashlib.sha256(fab.content).hexdigest() not in self._allowed:
             return Message(Error(code=ErrorCode.INVALID_FAB, reason=UNKNOWN_BUNDLE), reply_to=message)
         try:
             return self._app(message=message, context=context)
-        except EarmarkError as error:
-            return _failed(message, error)
-        except Exception as error:  # noqa: BLE001  its words may hold what must not leave this device
-            return _failed(message, error)
+        except Exception:  # noqa: BLE001  its words, and even its kind, may tell what must not leave this device
+            return _failed(message)
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,8 @@ class Task:
         return message
 
 
-def _failed(message: Message, error: Exception) -> Message:
-    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message)
+def _failed(message: Message) -> Message:
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=FAILED), reply_to=message)
 
 
 @contextmanager

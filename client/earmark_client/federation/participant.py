@@ -5,7 +5,9 @@
 
 Rules: nothing is trained for a plan that is refused, and no gradient exists before the ledger has reserved what it costs. Whatever
 goes wrong is answered by a coded `Abort` and nothing else. A round that ends before the masked update left gives its
-reservation back; from then on it stays spent. A reservation waits for the server's one retry until the plan has run out.
+reservation back; from then on it stays spent. A training that failed is spent as well, since that it failed may tell of a clip.
+A reservation waits for the server's one retry until the plan has run out. Before each answer this device's person may have paused it,
+or left.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 COLLUDERS = 5
 """One device in so many is counted as taking its own noise out again."""
 NO_ROUND = bytes(16)
+EARLY_S = 7200
+"""A day may be this much shorter from plan to plan: a server that asks at the same hour each day comes a little earlier at times."""
+TRAININGS_A_DAY_MOST = 3
+"""How often a server may have a device train within a day, also when nothing came of it: how long that took is something it sees."""
 
 
 class Trainer(Protocol):
@@ -73,6 +79,8 @@ class World:
     trainer: Callable[[RoundPlan], Trainer]
     ledger: Spending
     entropy: Entropy
+    check_willing: Callable[[checks.Membership], None] = lambda _: None
+    """Raise EarmarkError when this device's person has paused it, or left the federation, since a round began."""
 
 
 @dataclass
@@ -84,6 +92,8 @@ class _Live:
     charges: list[Charge] = field(default_factory=list)
     """Reserved, and neither committed nor released."""
     update: NoisyUpdate | None = None
+    """What training gave; None while it goes on, and when it failed."""
+    is_training: bool = False
     device: Device | None = None
     is_refused: bool = False
     """Whether this device left the round: it makes no second attempt."""
@@ -152,14 +162,18 @@ class Participant:
         charge = Charge(plan.round_id, plan_hash(plan), paid, device_event(plan))
         self._world.ledger.reserve(charge)
         self._live = live = _Live(plan, member, [charge])
+        if _epochs(self._world.ledger.rows()) != _epochs(rows):
+            raise BudgetError("a new data epoch began while the clips of the one before were read")
+        live.is_training = True
         steps = quantize(trainer.update(paid), plan, self._world.entropy)
-        live.update = NoisyUpdate(plan, steps, self._draw_noise)
+        live.update, live.is_training = NoisyUpdate(plan, steps, self._draw_noise), False
         return self._start(live, live.update, now_s)
 
     def _try_again(self, live: _Live, now_s: int) -> Message:
         """Make the one retry, with the same update; the device level is paid for again."""
         if live.is_refused or live.update is None:
             raise PhaseError("this device has left the round")
+        self._world.check_willing(live.member)
         event = device_event(live.plan)
         if event is not None:
             charge = Charge(live.plan.round_id, plan_hash(live.plan), None, event, attempt=1)
@@ -180,6 +194,7 @@ class Participant:
         if live.is_refused:
             raise PhaseError("this device has left the round")
         try:
+            self._world.check_willing(live.member)
             return live.device.step(message, now_s)
         finally:
             if live.device.is_uploaded:
@@ -194,7 +209,10 @@ class Participant:
             return _abort(round_id, Phase.PLAN, error)
         live.is_refused = True
         phase, told = (live.device.phase, live.device.abort) if live.device is not None else (Phase.PLAN, None)
-        self._end(live)
+        try:
+            self._end(live)
+        except EarmarkError as unsettled:  # the ledger can't be written now: what was reserved stays so until the round is closed
+            self.error = unsettled
         return told or _abort(live.plan.round_id, phase, error)
 
     def _commit(self, live: _Live) -> None:
@@ -206,8 +224,8 @@ class Participant:
         """Take no further part: first nothing can leave any more, then what was reserved for nothing is given back."""
         if live.device is not None:
             live.device.cancel()
-            if live.device.is_uploaded:
-                self._commit(live)
+        if live.is_training or (live.device is not None and live.device.is_uploaded):
+            self._commit(live)
         while live.charges:
             self._world.ledger.release(live.charges[-1])
             del live.charges[-1]
@@ -235,14 +253,23 @@ def device_event(plan: RoundPlan) -> DeviceGaussian | None:
 
 
 def check_daily(rows: Iterable[Row], *, now_s: int) -> None:
-    """Refuse a second round within a day.
+    """Refuse a second round within a day, and another training after `TRAININGS_A_DAY_MOST` of them.
 
     Raises:
-        BudgetError: there was one, and it was not taken back.
+        BudgetError: there was one that was not taken back, or too many that were.
     """
-    last = {row.round_id: row for row in rows if row.state != State.OPENED and row.attempt == 0}
-    if any(row.state != State.RELEASED and row.at_s > now_s - DAY_S for row in last.values()):
+    own = [row for row in rows if row.state != State.OPENED and row.attempt == 0]
+    begun_s = {row.round_id: row.at_s for row in reversed(own)}
+    states = {row.round_id: row.state for row in own}
+    today = [states[round_id] for round_id, at_s in begun_s.items() if at_s > now_s - DAY_S + EARLY_S]
+    if any(state != State.RELEASED for state in today):
         raise BudgetError("this device takes part in one round a day")
+    if len(today) >= TRAININGS_A_DAY_MOST:
+        raise BudgetError(f"this device trains {TRAININGS_A_DAY_MOST} times a day at most, whatever comes of it")
+
+
+def _epochs(rows: Iterable[Row]) -> int:
+    return sum(row.state == State.OPENED for row in rows)
 
 
 def _abort(round_id: bytes, phase: Phase, error: EarmarkError) -> Abort:

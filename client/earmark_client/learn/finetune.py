@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from earmark_shared.errors import BudgetError, NoiseError
-from earmark_shared.head import Arrays, HeadSchema, flatten, unflatten
+from earmark_shared.head import MAX_WEIGHT, Arrays, HeadSchema, flatten
 from earmark_shared.privacy.accountant import SampledGaussian
 from earmark_shared.privacy.mechanism import add_grid_noise, grid_sum, poisson_sample, public_bucket
 from earmark_shared.privacy.sampler import Entropy
@@ -111,8 +111,7 @@ def train(
 
     Raises:
         BudgetError: `paid` is not what this training spends.
-        NoiseError: too few clips, or arrays that don't fit together.
-        ModelError: the weights ran away; told from noisy values only, so it tells nothing about a clip.
+        NoiseError: too few clips, or arrays that don't fit together: nothing that a clip's sound decides.
     """
     if paid != planned_event(plan, data.clip_count):
         raise BudgetError("the ledger reserved something else than this training spends")
@@ -129,9 +128,12 @@ def train(
             step = private_gradient(gradients, weights, batches, drawn, plan=plan, entropy=entropy)
             speed = plan.momentum * speed + within(schema, span, step) + plan.proximal * (weights - start)
             weights = weights - plan.learning_rate * speed
-    update = (weights - start).astype(np.float32)
-    unflatten(schema, (start + update).astype(np.float32), arrays)
-    return Trained(update, paid)
+    return Trained((_sane(weights) - start).astype(np.float32), paid)
+
+
+def _sane(weights: Doubles) -> Doubles:
+    """Return `weights` within what a head may hold. To refuse those that ran away would tell, uncharged, what noise hid."""
+    return np.clip(np.nan_to_num(weights, posinf=MAX_WEIGHT, neginf=-MAX_WEIGHT), -MAX_WEIGHT, MAX_WEIGHT)
 
 
 def private_gradient(

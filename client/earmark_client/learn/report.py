@@ -29,7 +29,10 @@ ASSUMPTIONS = (
         "Trust: the clip's guarantee needs only this device and the Earmark installed on it, and holds against the server, the other "
         "devices and whoever gets a released model. The device's guarantee also needs that most devices of a round are honest."
     ),
-    "Side channels: how long training takes and how much memory it uses are not hidden from other programs on this device.",
+    (
+        "Side channels: how long training takes is not hidden from the server, which may have this device train three times a day; "
+        "that and its memory aren't from other programs on this device."
+    ),
     "Collection: no audio, label, correction, query or embedding is sent. A masked vector of fixed length is, each round.",
     "The noise comes from the operating system's cryptographic generator. If that is broken, so is the guarantee.",
 )

@@ -68,8 +68,8 @@ class OpenKeyring:
         self._set(f"{home_id}/seal", seal)
 
     def forget(self, home_id: str) -> None:
-        """Delete both entries of a home; missing ones are fine."""
-        for username in (home_id, f"{home_id}/seal"):
+        """Delete all entries of a home, the ledger's anchor among them; missing ones are fine."""
+        for username in (home_id, f"{home_id}/seal", f"{home_id}/ledger"):
             if self._get(username) is not None:
                 try:
                     self.backend.delete_password(SERVICE, username)
