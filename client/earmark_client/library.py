@@ -1,4 +1,4 @@
-"""The one object that the command line, notebooks and benchmarks call.
+"""The one object for adding, asking, labelling and keeping, which the command line, notebooks and benchmarks call.
 
     with Library.create(Path("home"), unlock=KeyFile(Path("key"))) as library:
         library.add([Path("~/Recordings").expanduser()])

@@ -19,7 +19,11 @@ OWNERS = {
     "click": ("client/earmark_client/cli/", "server/earmark_server/cli.py"),
     "torch": ("client/earmark_client/learn/", "client/earmark_client/importing/"),
     "opacus": ("client/earmark_client/learn/",),
-    "flwr": ("client/earmark_client/federation/", "server/earmark_server/flower.py"),
+    "flwr": (
+        "client/earmark_client/federation/flower.py",
+        "client/earmark_client/federation/executor.py",
+        "server/earmark_server/flower.py",
+    ),
     "transformers": ("client/earmark_client/importing/",),
     "librosa": (),
     "grpc": ("shared/earmark_shared/wire/", "server/earmark_server/service.py", "client/earmark_client/federation/"),
