@@ -26,7 +26,7 @@ from earmark_server.enrolment import Enroller
 from earmark_server.limits import FAILURES_AN_HOUR, Limits
 from earmark_server.service import EnrolmentService, Ports, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.tls import DAY_S, TlsAuthority
-from earmark_shared.crypto.certificates import Certificate, issue
+from earmark_shared.crypto.certificates import Certificate, issue, read
 from earmark_shared.crypto.enrol_log import Head, read_head, revoked_hash, sign_head
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey, public_openssh
@@ -296,11 +296,11 @@ def test_certificates_for_somebody_elses_keys_are_not_taken(federation, database
     assert load_membership(database) is None
 
 
-@pytest.mark.parametrize("older", [{"at_s": 1}, {"least_epoch": 0}])
+@pytest.mark.parametrize("older", ["at_s", "least_epoch"])
 def test_a_head_never_goes_back(federation, database, monkeypatch, older):
     membership = federation.join(database)
     now = read_head(membership.head, membership.root.authority)
-    stale = sign_head(federation.authority.identity, dataclasses.replace(now, **older))
+    stale = sign_head(federation.authority.identity, dataclasses.replace(now, **{older: getattr(now, older) - 1}))
     with monkeypatch.context() as patched, pytest.raises(LogError):
         answer_with(patched, News, head=stale)
         enrol.follow(database, federation.world)
@@ -350,6 +350,48 @@ def test_a_revocation_is_neither_hidden_nor_taken_back(federation, database, tmp
     raw.close()
     with pytest.raises(LogError):
         enrol.follow(database, federation.world)
+
+
+def revoked_behind_an_old_answer(federation, database, tmp_path, monkeypatch, *, later_s):
+    """A device is revoked, and from then on the server, which can't sign a head, repeats what it said before."""
+    federation.join(database)
+    with new_database(tmp_path, "stolen.db") as stolen:
+        gone = federation.join(stolen)
+    honest, said = enrol.call, []
+
+    def replay(channel, service, method, request, reply):
+        if reply is not News:
+            return honest(channel, service, method, request, reply)
+        said.append(said[0] if said else honest(channel, service, method, request, reply))
+        return dataclasses.replace(said[-1], proof=b"") if len(said) > 1 else said[-1]
+
+    monkeypatch.setattr(enrol, "call", replay)
+    enrol.follow(database, federation.world)
+    federation.enroller.revoke(gone.alias)
+    federation.clock.shift_s = later_s
+    return gone, lambda: enrol.follow(database, federation.world)
+
+
+def test_a_revocation_is_not_hidden_behind_an_old_head(federation, database, tmp_path, monkeypatch):
+    gone, follow_again = revoked_behind_an_old_answer(federation, database, tmp_path, monkeypatch, later_s=DAY_S)
+    with pytest.raises(LogError, match="more than an hour old"):
+        follow_again()
+    monkeypatch.undo()
+    assert follow_again().revoked == {gone.alias}
+
+
+def test_control_without_a_bound_on_its_age_it_is(federation, database, tmp_path, monkeypatch):
+    gone, follow_again = revoked_behind_an_old_answer(federation, database, tmp_path, monkeypatch, later_s=29 * DAY_S)
+    monkeypatch.setattr(enrol, "HEAD_AGE_MOST_S", 10**9)
+    enrolment = follow_again()
+    assert read(gone.certificate, enrolment, now_s=int(federation.clock())).alias == gone.alias
+
+
+@pytest.mark.parametrize("shift_s", [-1800, 1800])
+def test_clocks_may_differ_by_half_an_hour(federation, database, shift_s):
+    federation.join(database)
+    world = enrol.World(lambda: federation.clock() + shift_s, os.urandom)
+    assert enrol.follow(database, world).revoked == frozenset()
 
 
 def test_leaving_is_believed_only_with_the_logs_word(federation, database, monkeypatch):

@@ -32,7 +32,7 @@ from earmark_client.federation.identity import (
     store_pending,
 )
 from earmark_shared.crypto.certificates import Enrolment, read
-from earmark_shared.crypto.enrol_log import Change, Entry, cert_hash, check_revoked, read_head
+from earmark_shared.crypto.enrol_log import Change, Entry, Head, cert_hash, check_revoked, read_head
 from earmark_shared.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from earmark_shared.crypto.secrets import Entropy
 from earmark_shared.enrolment import (
@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from earmark_client.store.database import Database
 
 RENEW_BEFORE_S = 30 * 86_400
+HEAD_AGE_MOST_S = 3600
+"""How old the log's head may be. The authority signs one for each call, so an hour is clocks that differ; without a bound, a server that
+has no enrolment key could hide a revocation for good by showing the head from before it."""
 _ADDRESS = re.compile(r"earmark://(\[[0-9a-f:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})/([0-9a-f]{64})")
 
 
@@ -139,7 +142,8 @@ def follow(database: Database, world: World) -> Enrolment:
     """Learn who joined and who was shut out since last time; renew the TLS certificate when it runs out soon.
 
     Raises:
-        AdmissionError: not joined, or revoked. LogError: the log is not the one this device knew. NetworkError: no server.
+        AdmissionError: not joined, or revoked. LogError: the log is not the one this device knew, or its head is old.
+        NetworkError: no server.
     """
     membership, now_s = joined(database), int(world.clock())
     known = read_head(membership.head, membership.root.authority)
@@ -147,6 +151,7 @@ def follow(database: Database, world: World) -> Enrolment:
         news = call(channel, "Members", "Follow", Ask(known.size), News)
         renewed = _renew(channel, membership, now_s=now_s)
     head = read_head(news.head, membership.root.authority)
+    _check_fresh(head, now_s=now_s)
     verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
     check_revoked(head, news.revoked)
     root = replace(membership.root, plan_key=news.plan_key)
@@ -217,6 +222,14 @@ def _check_admission(membership: Membership, admission: Admission, *, now_s: int
     head = read_head(admission.head, root.authority)
     entry = Entry(Change.JOINED, certificate.alias, cert_hash(admission.cert), admission.joined_s, membership.is_lab)
     verify_inclusion(leaf_hash(entry.encode()), admission.index, head.size, unpack(admission.path), head.root)
+
+
+def _check_fresh(head: Head, *, now_s: int) -> None:
+    if head.at_s < now_s - HEAD_AGE_MOST_S:
+        raise LogError(
+            "the enrolment log's head is more than an hour old: the server's clock, or this device's, is wrong, or news is withheld",
+            hint="Check this device's clock. If it is right, tell whoever runs the federation.",
+        )
 
 
 def _check_tls(encoded: bytes, membership: Membership) -> None:
