@@ -239,7 +239,7 @@ class Library:
             updating.install(self._home, self._model, release, on_progress)
 
     def roll_back(self, *, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
-        """Put the model before in force again; NotInLibraryError if there is none."""
+        """Put the model before in force again (the base model if that was taken back); NotInLibraryError if there is none."""
         with self._home.lock():
             updating.take_back(self._home, self._model, on_progress)
 

@@ -1,7 +1,7 @@
 """A new head takes over: its vectors are made beside the old ones, then model, labels and index change places at once.
 
     install(home, model, release)         # staged before; searches go on with the old model until the last moment
-    take_back(home, model)                # to the one before, whose vectors are still there
+    take_back(home, model)                # to the one before, whose vectors are still there, unless that was taken back
 
 What a head changes is only the text vector, so that is all that a released head has of its own. Encoder output, strength and sound
 vectors stay under the base model's version, and so do the base model's text vectors: going back to it costs no computation.
@@ -81,22 +81,24 @@ def receive(home: Home, model: Model, release: Release, *, tries_first: bool, no
     """Take a staged release that came unasked: at once where it is tried first, elsewhere a day after it was seen or its turn came.
 
     One that comes while another waits takes its turn, or a federation that releases daily would never get anything in force. What was
-    taken back is not waited for; where it is in force already, the newest follows at once. The caller holds the home's lock.
+    taken back is not waited for; where it is in force already, the newest follows at once, even one that the person went back from.
+    The caller holds the home's lock.
 
     Raises:
         ModelError: as `install`.
     """
     state = read_state(home.database)
     number, version = (state.active.number, state.active.version) if state.active else (0, None)
-    if release.number <= max(number, state.taken_back):
+    is_undone = release.undoes(number)
+    if release.number <= max(number, state.taken_back) and not is_undone:
         return
-    if tries_first or release.undoes(number) or release.version == version:
+    if tries_first or is_undone or release.version == version:
         install(home, model, release)
         return
     if release != state.latest:
         _check_fits(home, model, release)
-        is_undone = state.waiting is not None and release.undoes(state.waiting.number)
-        state = replace(state, latest=release, waiting=None if is_undone else state.waiting)
+        drops = state.waiting is not None and release.undoes(state.waiting.number)
+        state = replace(state, latest=release, waiting=None if drops else state.waiting)
         _write_state(home.database, state)
     if state.waiting is not None and now_s >= state.waiting_since_s + TRIAL_S:
         install(home, model, state.waiting)
@@ -106,7 +108,7 @@ def receive(home: Home, model: Model, release: Release, *, tries_first: bool, no
 
 
 def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
-    """Put the model before in force again. The caller holds the home's lock.
+    """Put the model before in force again, or the base model if that one was taken back. The caller holds the home's lock.
 
     Raises:
         NotInLibraryError: there is none. ModelError: another base model is in force.
@@ -117,9 +119,9 @@ def take_back(home: Home, model: Model, on_progress: Callable[[UpdateProgress], 
         raise NotInLibraryError("There is no model to go back to.", hint="`earmark status` names the one in force.")
     number = state.active.number if state.active else 0
     after = replace(
-        state, active=state.previous, has_previous=False, previous=None, next=None, taken_back=max(number, state.taken_back)
+        state, active=state.before, has_previous=False, previous=None, next=None, taken_back=max(number, state.taken_back)
     )
-    _switch(home, _with(home, model, _fitting(state.previous, model)), after, on_progress)
+    _switch(home, _with(home, model, _fitting(state.before, model)), after, on_progress)
 
 
 def check_in_force(database: Database, model: Model) -> None:

@@ -42,5 +42,6 @@ def test_a_release_is_fetched_put_in_force_and_taken_back(person):  # noqa: F811
         person.server("publish", "srv", "one.safetensors", "schema.json", "--base", "other-000000000000")
         assert "another base model" in person.earmark("update", "--yes", code=41).err
     assert "can't be reached" in person.earmark("update", "--yes", code=70).err
-    assert f"in force: {base}+" in person.earmark("update", "--rollback", "--yes").err
-    assert "+" in person.earmark("status", "--json").out
+    back = person.earmark("update", "--rollback", "--yes").err
+    assert "release 2, the one before, was taken back by the federation" in back
+    assert back.endswith(f"in force: {base}\n")

@@ -16,7 +16,7 @@ from earmark_server.publish import Repository, create_repository
 from earmark_shared.base_head import base_arrays, base_schema, base_version
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256
-from earmark_shared.release import is_canary, make_release
+from earmark_shared.release import Release, is_canary, make_release
 from tests.soundmaker import tone, write_sound
 from tests.support.federation import Federation
 
@@ -197,6 +197,45 @@ def test_a_release_that_waits_outlives_a_rollback_and_its_files_are_kept(enrolle
     assert (enrolled.in_force, enrolled.library.status().waiting_release) == (0, 2)
     assert enrolled.device.head().version == 2
     assert enrolled.ask(later_s=DAY_S).version == enrolled.in_force == 2
+
+
+def gone_back_to_what_was_taken_back(enrolled, monkeypatch):
+    """A canary has a bad release, takes the one that undoes it, and its person then goes back from that."""
+    monkeypatch.setattr(device, "is_canary", lambda _alias: True)
+    for step in (0.01, 1.0):
+        enrolled.release(step)
+        enrolled.ask()
+    enrolled.server.repository.take_back(1)
+    enrolled.ask()
+    assert enrolled.in_force == 3
+    enrolled.library.roll_back()
+    monkeypatch.setattr(device, "is_canary", lambda _alias: False)
+
+
+def test_going_back_skips_what_was_taken_back(enrolled, monkeypatch):
+    gone_back_to_what_was_taken_back(enrolled, monkeypatch)
+    assert enrolled.in_force == 0
+    assert enrolled.library.status().model == base_version()
+    enrolled.ask(later_s=2 * DAY_S)
+    assert enrolled.in_force == 0, "nobody is asked again who went back"
+
+
+def test_control_unskipped_it_is_in_force(enrolled, monkeypatch):
+    monkeypatch.setattr(ActiveState, "before", property(lambda state: state.previous))
+    gone_back_to_what_was_taken_back(enrolled, monkeypatch)
+    assert enrolled.in_force == 2
+
+
+def test_who_went_back_to_it_before_it_was_skipped_takes_the_newest(enrolled, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(ActiveState, "before", property(lambda state: state.previous))
+        gone_back_to_what_was_taken_back(enrolled, patched)
+    with monkeypatch.context() as patched:
+        patched.setattr(Release, "undoes", lambda *_: False)
+        enrolled.ask(later_s=2 * DAY_S)
+        assert enrolled.in_force == 2, "control: nobody asked whether it was taken back"
+    enrolled.ask()
+    assert enrolled.in_force == 3
 
 
 def test_one_for_another_base_model_is_refused_and_does_not_wait(enrolled):

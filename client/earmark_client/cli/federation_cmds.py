@@ -40,6 +40,7 @@ RENEWING = (
 )
 FORWARD = "Put release {number} in force? Clips get their labels anew; `earmark update --rollback` undoes it."
 BACK = "Go back to the model before? Clips get their labels anew."
+UNDONE = "release {number}, the one before, was taken back by the federation: going back leads to the base model"
 OFFLINE = "Delete this device's keys without telling the server? It goes on listing the device until the certificate ends."
 
 
@@ -127,6 +128,8 @@ def update(session: Session, *, is_rollback: bool, is_agreed: bool) -> None:
         if not is_rollback and (release is None or release == state.active):
             session.output.note("the model is up to date")
             return
+        if is_rollback and state.previous is not None and state.before is None:
+            session.output.note(UNDONE.format(number=state.previous.number))
         session.confirm(BACK if release is None else FORWARD.format(number=release.number), is_agreed=is_agreed)
         show = _embedding(session)
         if release is None:

@@ -87,6 +87,12 @@ class ActiveState:
         return self.latest or self.active
 
     @property
+    def before(self) -> Release | None:
+        """What going back puts in force: the release before, or the base model if the newest one says that this one was taken back."""
+        is_undone = self.previous is not None and self.newest is not None and self.newest.undoes(self.previous.number)
+        return None if is_undone else self.previous
+
+    @property
     def kept(self) -> set[Release]:
         """Those whose files must stay."""
         return {each for each in (self.active, self.previous, self.waiting, self.latest) if each is not None}
