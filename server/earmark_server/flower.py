@@ -1,15 +1,16 @@
-"""Flower at the server: the app that a SuperLink runs, and the calls that make it do so. The only import of flwr here.
+"""Flower at the server: the app that a SuperLink runs, and the calls that make it do so. With letters.py the only import of flwr here.
 
 The app drives the coordinator's rounds over a Grid. Every wait is bounded by the plan's deadlines: a node that says nothing is a
-device that dropped out. Who sent a reply is who the SuperLink authenticated: its node key is the registry's. A grid's own
-`pull_messages` waits up to two hours for contents that a node only announced, and one reply that can't be read takes all others
-with it; so replies are fetched here, one by one, and what is not there yet is asked for again.
+device that dropped out. Who sent a reply is who the SuperLink authenticated: its node key is the registry's. What is not there yet
+is asked for again, and whatever goes wrong with one message or reply costs that one alone.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
@@ -19,7 +20,7 @@ go_offline()
 
 import httpx  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key  # noqa: E402
-from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: E402
+from flwr.app import Context, Message  # noqa: E402
 from flwr.common.serde import fab_to_proto, user_config_to_proto  # noqa: E402
 from flwr.proto.control_pb2 import (  # noqa: E402
     ListNodesRequest,
@@ -33,14 +34,10 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from flwr.supercore.control import ControlHttpClient  # noqa: E402
 from flwr.supercore.fab import Fab  # noqa: E402
-from flwr.supercore.inflatable import inflatable_protobuf_utils as contents  # noqa: E402
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree  # noqa: E402
-from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
-    ObjectPullError,
-    pull_and_inflate_object_from_tree,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError  # noqa: E402
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor  # noqa: E402
 
+from earmark_server.letters import fetch, letter, patiently, send  # noqa: E402
 from earmark_shared.bundle import bundle, bundle_sha256  # noqa: E402
 from earmark_shared.crypto.nodes import load_node  # noqa: E402
 from earmark_shared.errors import MalformedError, NetworkError, ProtocolError  # noqa: E402
@@ -52,15 +49,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from flwr.proto.message_pb2 import ObjectTree
-    from flwr.supercore.run import Run
     from flwr.superlink.grid.http_grid import HttpGrid
 
     from earmark_server.round_run import RoundRun
+    from earmark_shared.crypto.secrets import Entropy
     from earmark_shared.shapes import Message as RoundMessage
 
-KEY, ENDED = "sa1", "finished"
-OBJECTS = 3
-"""What Flower makes of an answer: a message, its record dictionary, its one record."""
+ENDED = "finished"
 POLL_S = 1.0
 GATHER_S, SETTLE_S = 120.0, 15.0
 """How long a run waits for as many nodes as a cohort needs; and, once those are there, for the rest: nobody new in so long."""
@@ -74,7 +69,7 @@ def main(grid: Grid, context: Context) -> None:
     from earmark_server.rounds import Rounds  # noqa: PLC0415  the registry and the keys are opened by this process alone
 
     with Rounds.open(Path.cwd()) as rounds:
-        rounds.run(GridTransport(grid, rounds.node_owners), until=int(str(context.run_config["rounds"])))
+        rounds.run(GridTransport(grid, rounds.node_owners, os.urandom), until=int(str(context.run_config["rounds"])))
 
 
 @dataclass
@@ -84,6 +79,7 @@ class GridTransport:
     grid: Grid
     owners: Mapping[bytes, bytes]
     """Node public key (SubjectPublicKeyInfo, DER) -> device id, of the devices that are enrolled."""
+    entropy: Entropy
     _asked: dict[str, tuple[bytes, type[RoundMessage]]] = field(default_factory=dict)
     """Flower's message id -> who was asked what."""
     _coming: dict[str, tuple[tuple[bytes, type[RoundMessage]], ObjectTree]] = field(default_factory=dict)
@@ -95,7 +91,7 @@ class GridTransport:
     def nodes(self) -> dict[bytes, int]:
         """Return the enrolled devices that are connected: device id -> node id."""
         found = {}
-        for node in self.grid.get_nodes():
+        for node in patiently(self.grid.get_nodes):
             owner = self.owners.get(_der(node.public_key))
             if owner is not None:
                 found[owner] = node.node_id
@@ -121,39 +117,49 @@ class GridTransport:
         run.expect(len(nodes))
         outgoing: Mapping[bytes, RoundMessage] = dict.fromkeys(nodes, run.plan)
         while not run.is_over:
-            self._push(outgoing, nodes, run.plan)
+            self._push(run, outgoing, nodes)
             time.sleep(POLL_S)
             self._pull(run)
             outgoing = run.poll(int(time.time()))
 
-    def _push(self, outgoing: Mapping[bytes, RoundMessage], nodes: Mapping[bytes, int], plan: RoundPlan) -> None:
-        asked, messages = [], []
+    def _push(self, run: RoundRun, outgoing: Mapping[bytes, RoundMessage], nodes: Mapping[bytes, int]) -> None:
+        """Send each device its message. One that can't be sent is lost, as if its device had dropped out."""
         packed = {id(message): pack((message,)) for message in {id(each): each for each in outgoing.values()}.values()}
         for device_id, message in outgoing.items():
             kind = type(message)
-            body = packed[id(message)]
-            content = RecordDict({KEY: ConfigRecord({KEY: body})})
-            ttl = float(plan.deadline_s[list(ACTIONS).index(kind)] + 60)
-            messages.append(
-                Message(content, nodes[device_id], f"train.{ACTIONS[kind]}", ttl=ttl, group_id=plan.round_id.hex()[:8])
-            )
-            asked.append((device_id, kind))
-        if messages:
-            self._asked |= dict(zip(self.grid.push_messages(messages), asked, strict=True))
+            try:
+                name = send(
+                    cast("HttpGrid", self.grid), partial(self._letter, packed[id(message)], nodes[device_id], kind, run.plan)
+                )
+            except (httpx.HTTPStatusError, ObjectPushError):
+                name = ""
+            if name:
+                self._asked[name] = device_id, kind
+            elif kind is RoundPlan:
+                run.decline()  # nobody waits for who was not asked
+
+    def _letter(self, body: bytes, node_id: int, kind: type[RoundMessage], plan: RoundPlan) -> Message:
+        ttl = float(plan.deadline_s[list(ACTIONS).index(kind)] + 60)
+        content, group = letter(body, self.entropy), plan.round_id.hex()[:8]
+        return Message(content, node_id, f"train.{ACTIONS[kind]}", ttl=ttl, group_id=group)
 
     def _pull(self, run: RoundRun) -> None:
+        """Take what has come. Where Flower fails inside, as when its database is locked, the next poll asks again."""
         grid = cast("HttpGrid", self.grid)
         if self._asked:
-            announced = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(self._asked)))  # noqa: SLF001
+            try:
+                announced = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(self._asked)))  # noqa: SLF001
+            except httpx.HTTPStatusError:
+                return
             for message, tree in zip(announced.messages_list, announced.message_object_trees, strict=True):
                 asked = self._asked.pop(message.metadata.reply_to_message_id, None)
                 if asked is not None:
                     self._coming[message.metadata.message_id] = asked, tree
         for message_id, (asked, tree) in list(self._coming.items()):
             try:
-                body = _fetch(grid, tree)
-            except ObjectPullError:
-                continue  # not all there: whatever comes after its phase is refused as too late
+                body = fetch(grid, tree)
+            except (ObjectPullError, httpx.HTTPStatusError):
+                continue  # not all there, or not now: whatever comes after its phase is refused as too late
             except httpx.TransportError:
                 raise  # the SuperLink is gone, not a device
             except Exception as error:  # noqa: BLE001  a node may have put anything there
@@ -231,33 +237,6 @@ class Control:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""
         run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
         return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
-
-
-def _fetch(grid: HttpGrid, tree: ObjectTree) -> bytes | None:
-    """Return what a device answers with, or None where its node says that it failed.
-
-    Raises:
-        ObjectPullError: not all of it is there.
-    """
-    for count, _ in enumerate(iterate_object_tree(tree), 1):
-        if count > OBJECTS:
-            raise MalformedError("a reply is made of more than an answer is")
-    client, run_id = grid._runtime_client, cast("Run", grid._run).run_id  # noqa: SLF001
-    reply = pull_and_inflate_object_from_tree(
-        tree,
-        contents.make_pull_object_fn_protobuf(client.PullObject, grid.node, run_id),
-        contents.make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, grid.node, run_id),
-        return_type=Message,
-        max_tries_per_object=1,
-    )
-    return None if reply.has_error() else _body(reply)
-
-
-def _body(reply: Message) -> bytes:
-    """Return the one value of the one record that a device answers with, or nothing."""
-    record = reply.content.get(KEY)
-    body = record.get(KEY) if isinstance(record, ConfigRecord) and set(reply.content) == {KEY} and set(record) == {KEY} else b""
-    return body if isinstance(body, bytes) else b""
 
 
 def _der(public_key: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """S8: what one enrolled node puts into Flower's store in place of an answer costs no other device its round."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import http_grid
 
-from earmark_server.flower import KEY, GridTransport
+from earmark_server.flower import GridTransport
+from earmark_server.letters import KEY
 from earmark_shared.round import NOBODY, Abort, AbortCode, Phase, Roster
 from earmark_shared.wire.envelope import pack
 
@@ -98,7 +100,9 @@ def link(monkeypatch):
     grid = http_grid.HttpGrid(token="unused")
     store = grid._client = Store()
     grid._run = SimpleNamespace(run_id=1)
-    transport = GridTransport(grid, {}, {f"to {place}": (device_id, Roster) for place, device_id in enumerate(DEVICES)})
+    transport = GridTransport(
+        grid, {}, os.urandom, {f"to {place}": (device_id, Roster) for place, device_id in enumerate(DEVICES)}
+    )
     return SimpleNamespace(grid=grid, store=store, transport=transport, round=Round())
 
 

@@ -23,6 +23,7 @@ OWNERS = {
         "client/earmark_client/federation/flower.py",
         "client/earmark_client/federation/executor.py",
         "server/earmark_server/flower.py",
+        "server/earmark_server/letters.py",
     ),
     "transformers": ("client/earmark_client/importing/",),
     "librosa": (),

@@ -1,5 +1,6 @@
 """Keeping rounds going at the SuperLink: whom a run waits for, when a run counts as dead, and how many rounds there are in the end."""
 
+import os
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def clock(monkeypatch):
 
 def gather(clock, arrivals, least, enough, *, times=1):
     grid = Grid(clock, arrivals)
-    transport = GridTransport(grid, grid.owners)
+    transport = GridTransport(grid, grid.owners, os.urandom)
     for _ in range(times):
         began_s, nodes = clock.now_s, transport.gather(least, enough)
     return len(nodes), clock.now_s - began_s

@@ -1,6 +1,6 @@
 """Flower at a device: the functions of a round, each one message in, one answer out. With executor.py the only import of flwr.
 
-One `ConfigRecord` with one key, `sa1`, carries the bytes both ways. Nothing is kept in Flower's `Context`, which passes through the
+One `ConfigRecord` carries the bytes both ways, under the key `sa1`; the server's holds a nonce beside it, which nobody reads. Nothing is kept in Flower's `Context`, which passes through the
 SuperNode: a round's keys live in the participant, in this process' memory alone.
 
 Private modules of flwr used here: `flwr.supernode.fleet_http_client` and `flwr.supernode.node_auth_http_interceptor`, with which a
