@@ -22,6 +22,7 @@ from earmark_server.publish import Repository, create_repository
 from earmark_server.registry import Device, Registry
 from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.settings import PORT, Places, ServerSettings
+from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
 from earmark_shared.files import harden_process
@@ -147,7 +148,7 @@ def devices(folder: Path, *, as_json: bool) -> None:
     """List the devices that are, or were, enrolled."""
     with Registry(_places(folder).registry) as registry:
         for device in registry.devices():
-            record = _record(device)
+            record = _record(device, now_s=time.time())
             click.echo(json.dumps(record) if as_json else "\t".join(str(record[name]) for name in ("alias", "state", "joined")))
 
 
@@ -243,11 +244,13 @@ def _places(folder: Path) -> Places:
     return places
 
 
-def _record(device: Device) -> dict[str, object]:
+def _record(device: Device, *, now_s: float) -> dict[str, object]:
+    ends_s = peek(device.certificate).not_after_s
     return {
         "alias": device.alias.hex(),
-        "state": "enrolled" if device.revoked_s is None else "revoked",
+        "state": "revoked" if device.revoked_s is not None else "expired" if now_s > ends_s else "enrolled",
         "joined": dt.datetime.fromtimestamp(device.joined_s, dt.UTC).isoformat(),
+        "ends": dt.datetime.fromtimestamp(ends_s, dt.UTC).isoformat(),
         "lab": device.is_lab,
         "node_key": public_openssh(device.node_key).decode(),
         "is_node": device.is_node,

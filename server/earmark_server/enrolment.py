@@ -18,7 +18,7 @@ from collections.abc import Callable
 from earmark_server.authority import Authority
 from earmark_server.registry import Device, Registry
 from earmark_server.tls import DAY_S
-from earmark_shared.crypto.certificates import ALIAS_SIZE, Certificate, issue
+from earmark_shared.crypto.certificates import ALIAS_SIZE, Certificate, issue, peek
 from earmark_shared.crypto.enrol_log import Change, Head, cert_hash, revoked_hash, sign_head
 from earmark_shared.crypto.identities import verify
 from earmark_shared.crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, tree_root
@@ -113,9 +113,18 @@ class Enroller:
         return News(head, proof, pack(self.registry.revoked()), self.authority.signed_plan_key())
 
     def renew(self, renewal: Renewal, device: Device) -> Renewed:
-        """Give a device a new TLS certificate for the node key it has; SignatureError unless its identity asks."""
+        """Give a device new certificates for the keys it has; SignatureError unless its identity asks.
+
+        An enrolment certificate is made anew once half of its time is over. Nobody comes in by this, so the log doesn't grow.
+        """
         verify(device.identity, renewal.sig, RENEW_LABEL, device.alias)
-        return Renewed(self.authority.tls.issue_client(device.node_key, device.alias, now_s=int(self._clock())))
+        now_s = int(self._clock())
+        with self.registry.transaction():
+            certificate = self._enrolled(device.alias).certificate
+            if now_s > peek(certificate).not_after_s - CERTIFICATE_LIFE_S // 2:
+                certificate = self._issue(device.alias, device.identity, now_s)
+                self.registry.set_certificate(device.alias, certificate)
+        return Renewed(self.authority.tls.issue_client(device.node_key, device.alias, now_s=now_s), certificate)
 
     def quit(self, leave: Leave, device: Device) -> Gone:
         """Revoke a device at its own wish; SignatureError unless its identity asks."""
@@ -170,15 +179,16 @@ class Enroller:
 
     def _enrol(self, join: Join, now_s: int) -> Device:
         alias = self._entropy(ALIAS_SIZE)
-        certificate = issue(
-            self.authority.identity, Certificate(alias, join.identity, not_after_s=now_s + CERTIFICATE_LIFE_S, epoch=EPOCH)
-        )
+        certificate = self._issue(alias, join.identity, now_s)
         index = len(self.registry.log())
         device = Device(alias, join.identity, join.node_key, certificate, join.is_lab, now_s, index)
         self.registry.append_log(Change.JOINED, device, cert_hash(certificate), at_s=now_s)
         self.registry.add_device(device)
         self.registry.use_invitation(join.token, alias)
         return device
+
+    def _issue(self, alias: bytes, identity: bytes, now_s: int) -> bytes:
+        return issue(self.authority.identity, Certificate(alias, identity, not_after_s=now_s + CERTIFICATE_LIFE_S, epoch=EPOCH))
 
     def _head(self) -> tuple[list[bytes], bytes]:
         with self.registry.transaction():

@@ -51,6 +51,7 @@ class Device:
     node_key: bytes
     """SubjectPublicKeyInfo, DER; `nodes.public_openssh` writes it for Flower."""
     certificate: bytes
+    """The newest that was issued; the log's entry of its joining has the first one's hash."""
     is_lab: bool
     joined_s: int
     log_index: int
@@ -155,6 +156,10 @@ class Registry:
     def set_revoked(self, alias: bytes, *, at_s: int) -> None:
         """Shut a device out."""
         self._do("UPDATE devices SET revoked_s = ? WHERE alias = ?", (at_s, alias))
+
+    def set_certificate(self, alias: bytes, certificate: bytes) -> None:
+        """Keep a device's newest enrolment certificate."""
+        self._do("UPDATE devices SET certificate = ? WHERE alias = ?", (certificate, alias))
 
     def set_node(self, alias: bytes, *, is_node: bool) -> None:
         """Remember whether Flower's server knows the device's node key."""

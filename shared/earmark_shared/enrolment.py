@@ -113,7 +113,7 @@ class News(Message):
 
 @dataclass(frozen=True)
 class Renewal(Message):
-    """A device asks for a new TLS certificate for the node key it has."""
+    """A device asks for new certificates for the keys it has."""
 
     alias: Id
     sig: Signature
@@ -121,9 +121,10 @@ class Renewal(Message):
 
 @dataclass(frozen=True)
 class Renewed(Message):
-    """The new TLS certificate."""
+    """The new TLS certificate, and the enrolment certificate as it is now: same alias, same identity key."""
 
     tls_cert: X509
+    cert: Annotated[bytes, sized(CERTIFICATE_SIZE)]
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from earmark_server.enrolment import Enroller
 from earmark_server.limits import FAILURES_AN_HOUR, Limits
 from earmark_server.service import EnrolmentService, Ports, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.tls import DAY_S, TlsAuthority
-from earmark_shared.crypto.certificates import Certificate, issue, read
+from earmark_shared.crypto.certificates import Certificate, Enrolment, issue, peek, read
 from earmark_shared.crypto.enrol_log import Head, read_head, revoked_hash, sign_head
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey, public_openssh
-from earmark_shared.enrolment import PROTO, Admission, Ask, Gone, Hello, News, Root
+from earmark_shared.enrolment import PROTO, Admission, Ask, Gone, Hello, News, Renewed, Root
 from earmark_shared.errors import (
     AdmissionError,
     BusyError,
@@ -45,6 +45,8 @@ from earmark_shared.errors import (
 from earmark_shared.wire import channel as wire
 from earmark_shared.wire.channel import Address, Credentials, call, fetch_certificate, open_channel
 from earmark_shared.wire.codec import MESSAGE_SIZE_MOST, encode
+
+ISSUE_CLIENT = TlsAuthority.issue_client
 
 
 @pytest.fixture
@@ -65,6 +67,17 @@ def ask(federation, membership, credentials):
     """Follow the log with other TLS credentials than the device's own."""
     with open_channel(membership.member_address, membership.ca_pem, credentials) as channel:
         return call(channel, "Members", "Follow", Ask(1), News)
+
+
+def pass_days(federation, days):
+    """Let time go by; the operator renews meanwhile."""
+    federation.clock.shift_s += days * DAY_S
+    renew(federation.authority, now_s=int(federation.clock()), entropy=os.urandom)
+
+
+def everlasting(authority, node_key, alias, *, now_s):
+    """A client certificate for tests that let years go by: gRPC looks at the machine's own clock."""
+    return ISSUE_CLIENT(authority, node_key, alias, now_s=int(time.time()) - DAY_S, life_s=4000 * DAY_S)
 
 
 def pem(der):
@@ -157,6 +170,42 @@ def test_a_tls_certificate_is_renewed_before_it_ends_and_a_new_plan_key_is_learn
     with pytest.raises(CertificateError):
         enrol.follow(database, federation.world)
     assert load_membership(database).root == after.root
+
+
+def test_a_device_that_follows_stays_enrolled_from_year_to_year_and_can_still_leave(federation, database, monkeypatch):
+    monkeypatch.setattr(TlsAuthority, "issue_client", everlasting)
+    before = federation.join(database)
+    for _ in range(9):
+        pass_days(federation, 60)
+        enrol.follow(database, federation.world)
+        known, now_s = load_membership(database), int(federation.clock())
+        read(known.certificate, Enrolment(known.root.authority), now_s=now_s + 29 * DAY_S)
+    assert known.certificate != before.certificate
+    assert (known.alias, known.keys.identity.public) == (before.alias, before.keys.identity.public)
+    enrol.leave(database)
+    assert federation.registry.revoked() == [before.alias]
+
+
+@pytest.mark.parametrize(
+    "lie", ["another authority", "another alias", "another key", "ended", "ends sooner", "older epoch", "rubbish"]
+)
+def test_a_renewed_certificate_that_is_not_this_devices_is_not_taken(federation, database, monkeypatch, lie):
+    monkeypatch.setattr(TlsAuthority, "issue_client", everlasting)
+    known = federation.join(database)
+    pass_days(federation, 340)
+    now_s, honest = int(federation.clock()), peek(known.certificate)
+    changed = {"another alias": {"alias": bytes(16)}, "another key": {"identity": Identity.create(os.urandom).public},
+               "ended": {"not_after_s": now_s - 1}, "ends sooner": {"not_after_s": now_s + DAY_S},
+               "older epoch": {"epoch": 0}}.get(lie, {})  # fmt: skip
+    later = dataclasses.replace(honest, not_after_s=now_s + 365 * DAY_S)
+    signer = Identity.create(os.urandom) if lie == "another authority" else federation.authority.identity
+    forged = bytes(129) if lie == "rubbish" else issue(signer, dataclasses.replace(later, **changed))
+    with monkeypatch.context() as patched, pytest.raises(CertificateError):
+        answer_with(patched, Renewed, cert=forged)
+        enrol.follow(database, federation.world)
+    assert load_membership(database).certificate == known.certificate
+    enrol.follow(database, federation.world)
+    assert peek(load_membership(database).certificate).not_after_s > honest.not_after_s
 
 
 # The wrong server

@@ -7,6 +7,7 @@ import pytest
 from tests.support.fleet import LAB, NOW_S, Fleet, Stream, drive, run_to, sign_plan, swift_verification
 from tests.support.plunder import Puppet, assert_gone, roster_of
 
+from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.errors import (
     CountError,
@@ -131,6 +132,16 @@ def another_model_for_one(fleet):
     model = HeldModel(plan.model_version, plan.model_sha256, plan.schema_sha256, plan.d)
     victim = fleet.device(0, plan=plan, member=replace(fleet.members[0], model=model))
     return [victim, *(fleet.device(place) for place in range(1, fleet.count))]
+
+
+def test_a_device_whose_own_certificate_has_ended_trains_for_no_plan():
+    """Server and devices refuse it anyway: what it reserves and trains would be for nothing."""
+    fleet = Fleet(6)
+    ends_s = peek(fleet.members[0].certificate).not_after_s
+    plan = fleet.make_plan(not_before=ends_s - 10, not_after=ends_s + 3600)
+    assert checks.check_plan(plan, fleet.members[0], now_s=ends_s) is None
+    with pytest.raises(RosterError, match="expired"):
+        checks.check_plan(plan, fleet.members[0], now_s=ends_s + 1)
 
 
 def test_another_model_for_one_device():

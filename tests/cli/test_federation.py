@@ -17,8 +17,10 @@ from earmark_client.federation.identity import load_membership
 from earmark_client.federation.spending import open_ledger
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
+from earmark_server import cli as server_cli
 from earmark_server.cli import main as server_main
 from earmark_shared.release import is_canary
+from tests.support.federation import Federation
 
 
 class Person:
@@ -148,6 +150,16 @@ def test_an_operator_invites_revokes_and_renews(person):
     for path in (person.folder / "srv" / "keys").glob("root-*.pem"):
         path.unlink()
     assert "bring two each" in person.server("renew", "srv").err
+
+
+def test_a_device_whose_certificate_ran_out_is_not_called_enrolled(person, monkeypatch):
+    federation = Federation(person.folder / "srv")
+    federation.enroller.admit(federation.request(federation.enroller.invite())[0])
+    federation.close()
+    assert [device["state"] for device in person.devices()] == ["enrolled"]
+    later_s = time.time() + 366 * 86_400
+    monkeypatch.setattr(server_cli.time, "time", lambda: later_s)
+    assert [device["state"] for device in person.devices()] == ["expired"]
 
 
 def test_a_server_needs_nothing_that_hears(tmp_path):

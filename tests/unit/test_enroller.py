@@ -235,6 +235,24 @@ def test_only_the_identity_renews(federation):
     assert federation.enroller.member(device.alias, node.public) == device
 
 
+def test_a_renewal_makes_a_new_enrolment_certificate_once_half_of_the_old_one_is_over(federation):
+    admission, (identity, _) = enrolled(federation)
+    alias, authority = admission.cert[1:17], federation.authority.identity.public
+    request = Renewal(alias, identity.sign(RENEW_LABEL, alias))
+    federation.clock.shift_s = 182 * DAY_S
+    assert federation.enroller.renew(request, federation.registry.device(alias)).cert == admission.cert
+    federation.clock.shift_s = 400 * DAY_S
+    renewed = federation.enroller.renew(request, federation.registry.device(alias)).cert
+    certificate = read(renewed, Enrolment(authority), now_s=int(federation.clock()) + 364 * DAY_S)
+    assert (certificate.alias, certificate.identity) == (alias, identity.public)
+    assert federation.enroller.renew(request, federation.registry.device(alias)).cert == renewed
+    assert len(federation.registry.log()) == 1
+    device = federation.registry.device(alias)
+    federation.enroller.revoke(alias)
+    with pytest.raises(AdmissionError):
+        federation.enroller.renew(request, device)
+
+
 def test_flower_is_told_of_a_node_once_and_again_when_it_goes(federation):
     alias = enrolled(federation)[0].cert[1:17]
     assert [device.alias for device in federation.registry.unsettled_nodes()] == [alias]

@@ -31,7 +31,7 @@ from earmark_client.federation.identity import (
     store_membership,
     store_pending,
 )
-from earmark_shared.crypto.certificates import Enrolment, read
+from earmark_shared.crypto.certificates import Enrolment, peek, read
 from earmark_shared.crypto.enrol_log import Change, Entry, Head, cert_hash, check_revoked, read_head
 from earmark_shared.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from earmark_shared.crypto.secrets import Entropy
@@ -139,7 +139,7 @@ def join(database: Database, invitation: Invitation, token: bytes, world: World,
 
 
 def follow(database: Database, world: World) -> Enrolment:
-    """Learn who joined and who was shut out since last time; renew the TLS certificate when it runs out soon.
+    """Learn who joined and who was shut out since last time; renew certificates that run out soon.
 
     Raises:
         AdmissionError: not joined, or revoked. LogError: the log is not the one this device knew, or its head is old.
@@ -155,7 +155,7 @@ def follow(database: Database, world: World) -> Enrolment:
     verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
     check_revoked(head, news.revoked)
     root = replace(membership.root, plan_key=news.plan_key)
-    after = replace(membership, root=root, head=news.head, revoked=news.revoked, tls_certificate=renewed)
+    after = replace(renewed, root=root, head=news.head, revoked=news.revoked)
     is_back = head.at_s < known.at_s or head.least_epoch < known.least_epoch
     if is_back or not membership.enrolment.revoked <= after.enrolment.revoked:
         raise LogError("the enrolment log goes back, or takes back a revocation")
@@ -243,14 +243,20 @@ def _check_tls(encoded: bytes, membership: Membership) -> None:
         raise CertificateError("the TLS certificate is for another key")
 
 
-def _renew(channel: grpc.Channel, membership: Membership, *, now_s: int) -> bytes:
-    ends_s = x509.load_der_x509_certificate(membership.tls_certificate).not_valid_after_utc.timestamp()
-    if now_s < ends_s - RENEW_BEFORE_S:
-        return membership.tls_certificate
+def _renew(channel: grpc.Channel, membership: Membership, *, now_s: int) -> Membership:
+    tls_ends_s = x509.load_der_x509_certificate(membership.tls_certificate).not_valid_after_utc.timestamp()
+    known = peek(membership.certificate)
+    if now_s < min(tls_ends_s, known.not_after_s) - RENEW_BEFORE_S:
+        return membership
     request = Renewal(membership.alias, membership.keys.identity.sign(RENEW_LABEL, membership.alias))
     renewed = call(channel, "Members", "Renew", request, Renewed)
     _check_tls(renewed.tls_cert, membership)
-    return renewed.tls_cert
+    certificate = read(renewed.cert, Enrolment(membership.root.authority, least_epoch=known.epoch), now_s=now_s)
+    if (certificate.alias, certificate.identity) != (known.alias, membership.keys.identity.public):
+        raise CertificateError("the enrolment certificate is for another key")
+    if certificate.not_after_s < known.not_after_s:
+        raise CertificateError("the enrolment certificate ends before the one that this device has")
+    return replace(membership, certificate=renewed.cert, tls_certificate=renewed.tls_cert)
 
 
 def _pem(der: bytes) -> bytes:

@@ -59,14 +59,25 @@ def check_plan(plan: RoundPlan, member: Membership, *, now_s: int) -> None:
 
     Raises:
         PlanError: it is not signed by a known key, not current, seen before, or not for the model held.
-        PolicyError: it protects less than the device's floors.
+        PolicyError: it protects less than the device's floors. RosterError: this device's own certificate has expired.
     """
+    check_own_certificate(member, now_s=now_s)
     check_plan_signature(plan, member.plan_keys)
     check_window(plan, now_s)
     if plan.round_id in member.rounds_seen:
         raise PlanError("this device has taken part in that round already")
     check_model(plan, member.model)
     check_floors(plan, member.floors)
+
+
+def check_own_certificate(member: Membership, *, now_s: int) -> None:
+    """Refuse to train for a round whose server, and every other device, would refuse this device's certificate.
+
+    Raises:
+        RosterError: it has expired.
+    """
+    if now_s > peek(member.certificate).not_after_s:
+        raise RosterError("this device's enrolment certificate has expired", hint="leave, and join again with a new invitation")
 
 
 def check_plan_signature(plan: RoundPlan, plan_keys: Mapping[bytes, bytes]) -> None:
@@ -250,11 +261,7 @@ def check_quorum(plan: RoundPlan, *, left: int, count: int) -> None:
 
 
 def check_survivors(survivors: Sequence[int], sharers: AbstractSet[int], *, index: int) -> None:
-    """Refuse survivors that are not a sorted subset of those who shared keys, this device among them.
-
-    Raises:
-        ConsistencyError: as above.
-    """
+    """Refuse survivors that are not a sorted subset of those who shared keys, this device among them: ConsistencyError."""
     if list(survivors) != sorted(set(survivors) & sharers) or index not in survivors:
         raise ConsistencyError("the survivors are not devices that shared keys, or this device is not among them")
 
@@ -276,22 +283,14 @@ def check_survivor_signatures(
 
 
 def check_signers(signatures: Sequence[SurvivorSig], survivors: Sequence[int]) -> None:
-    """Refuse a signer that is no survivor or signs twice.
-
-    Raises:
-        ConsistencyError: as above.
-    """
+    """Refuse a signer that is no survivor or signs twice: ConsistencyError."""
     for src, times in Counter(signature.src for signature in signatures).items():
         if times > 1 or src not in survivors:
             raise ConsistencyError("a survivor's word counts twice, or is nobody's", culprit=src)
 
 
 def check_survivor_signature(signature: SurvivorSig, members: Sequence[Advertise], t3: bytes) -> None:
-    """Refuse a signature that is not the member's over exactly this T3.
-
-    Raises:
-        ConsistencyError: as above.
-    """
+    """Refuse a signature that is not the member's over exactly this T3: ConsistencyError."""
     check_same_transcript(signature.t3, t3)
     identity = peek(members[signature.src].cert).identity
     try:

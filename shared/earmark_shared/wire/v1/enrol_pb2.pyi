@@ -91,10 +91,12 @@ class Renewal(_message.Message):
     def __init__(self, alias: _Optional[bytes] = ..., sig: _Optional[bytes] = ...) -> None: ...
 
 class Renewed(_message.Message):
-    __slots__ = ("tls_cert",)
+    __slots__ = ("tls_cert", "cert")
     TLS_CERT_FIELD_NUMBER: _ClassVar[int]
+    CERT_FIELD_NUMBER: _ClassVar[int]
     tls_cert: bytes
-    def __init__(self, tls_cert: _Optional[bytes] = ...) -> None: ...
+    cert: bytes
+    def __init__(self, tls_cert: _Optional[bytes] = ..., cert: _Optional[bytes] = ...) -> None: ...
 
 class Leave(_message.Message):
     __slots__ = ("alias", "sig")
