@@ -1,8 +1,8 @@
 """The server's authorities: who signs enrolment, who signs rounds, who issues TLS certificates. Made once, by `init`.
 
-The enrolment key is apart from the aggregator's round-plan key: whoever holds only the latter can invite nobody. Both are files
-(0600) below the server's folder, in folders of their own, so that each can be moved to another machine. The release repository's
-keys are made elsewhere; its first root, once it lies at `Places.tuf_root`, becomes part of every new invitation's fingerprint.
+The enrolment key is apart from the aggregator's round-plan key: whoever got hold of the latter alone can let nobody in. Both are files
+(0600) below the server's folder, and `serve` signs certificates and log heads with the former, so it can't be moved away. The release
+repository's keys are made elsewhere; its first root, once it lies at `Places.tuf_root`, becomes part of every new invitation's fingerprint.
 """
 
 from __future__ import annotations

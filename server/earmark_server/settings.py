@@ -1,6 +1,6 @@
 """What a server was told when it was made: `DIR/server.toml`, and where its files lie.
 
-authority/enrolment.key     signs enrolment certificates and log heads; may move to another machine than the aggregator's
+authority/enrolment.key     signs enrolment certificates and log heads, as devices ask for them: it stays here
 authority/plan_key.signed   the aggregator's round-plan key under the authority's signature
 aggregator/plan.key         signs rounds
 tls/ca.key ca.pem           issues the server's and the devices' TLS certificates
