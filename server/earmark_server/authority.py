@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from earmark_server.registry import Registry
 from earmark_server.settings import Places, ServerSettings, read_settings, write_settings
 from earmark_server.tls import DAY_S, LOCAL_NAMES, TlsAuthority, save_server
 from earmark_shared.crypto.identities import Identity
@@ -51,7 +52,7 @@ class Authority:
 
 
 def create_authority(folder: Path, settings: ServerSettings, *, now_s: int, entropy: Entropy) -> Authority:
-    """Make a server's folder with every key and certificate.
+    """Make a server's folder with every key and certificate, and an empty registry.
 
     Raises:
         HomeExistsError: there is something in the folder.
@@ -63,6 +64,7 @@ def create_authority(folder: Path, settings: ServerSettings, *, now_s: int, entr
         make_private_folder(inner)
     write_private(places.enrolment_key, bytes(Identity.create(entropy).private_bytes()))
     TlsAuthority.create(now_s=now_s).save(places.tls)
+    Registry.create(places.registry).close()
     write_settings(folder, settings)
     authority = open_authority(folder)
     renew(authority, now_s=now_s, entropy=entropy)

@@ -21,7 +21,7 @@ from earmark_server.limits import CALLS_A_MINUTE, LAB_CALLS_A_MINUTE, Limits
 from earmark_server.publish import Repository, create_repository
 from earmark_server.registry import Device, Registry
 from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
-from earmark_server.settings import PORT, Places, ServerSettings
+from earmark_server.settings import PORT, Places, ServerSettings, read_settings
 from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
@@ -59,7 +59,6 @@ def init(folder: Path, *, host: str, port: int, member_port: int | None, is_lab:
     settings = ServerSettings(host=host, port=port, member_port=member, is_lab=is_lab)
     authority = create_authority(folder.absolute(), settings, now_s=int(time.time()), entropy=os.urandom)
     create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
-    Registry(authority.places.registry).close()
     click.echo(f"made {folder}; fingerprint {authority.root(bytes(32)).fingerprint().hex()}", err=True)
     _banner(is_lab=is_lab)
 
@@ -146,7 +145,7 @@ def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
 @json_option
 def devices(folder: Path, *, as_json: bool) -> None:
     """List the devices that are, or were, enrolled."""
-    with Registry(_places(folder).registry) as registry:
+    with Registry(_places(folder).registry, read_only=True) as registry:
         for device in registry.devices():
             record = _record(device, now_s=time.time())
             click.echo(json.dumps(record) if as_json else "\t".join(str(record[name]) for name in ("alias", "state", "joined")))
@@ -238,10 +237,8 @@ def _repository(folder: Path) -> Repository:
 
 
 def _places(folder: Path) -> Places:
-    places = Places(folder.absolute())
-    if not places.registry.exists():
-        raise SettingsError(f"{folder} is no server's folder", hint="make one: earmark-server init DIR")
-    return places
+    read_settings(folder.absolute())
+    return Places(folder.absolute())
 
 
 def _record(device: Device, *, now_s: float) -> dict[str, object]:

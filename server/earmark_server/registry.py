@@ -7,7 +7,6 @@ deleted by any statement of ours (triggers see to it); who changes the file is f
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,12 @@ from typing import Any, Self
 
 from earmark_shared.crypto.enrol_log import Change, Entry
 from earmark_shared.crypto.hashing import digest
-from earmark_shared.errors import StoreError
+from earmark_shared.errors import DiskFullError, StoreError
+from earmark_shared.files import write_private
 
 BUSY_S = 10.0
+FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE"})
+RESTORE = "Restore it from a backup: docs/guides/deploy.md says how. Without it every device must join again."
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS invitations (
         token_sha256 BLOB PRIMARY KEY,
@@ -71,17 +73,33 @@ class Invitation:
 class Registry:
     """An open registry; safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, and make it if it isn't there."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600))
-        self._lock = threading.RLock()
-        with _errors():
-            self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
-                self._connection.execute(f"PRAGMA {pragma}")
-            for statement in SCHEMA:
-                self._connection.execute(statement)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file that `create` made; `read_only` needs no room on the disk.
+
+        Raises:
+            StoreError: it is missing or is no registry: an empty one in its place would know nobody. DiskFullError: there is no room.
+        """
+        if not path.exists():
+            raise StoreError(f"{path} is missing.", hint=RESTORE)
+        self._path, self._lock = path, threading.RLock()
+        with _errors(path):
+            self._connection = self._open_to_read() if read_only else self._connect("mode=rw")
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone():
+                raise StoreError(f"{path} is no registry.", hint=RESTORE)
+            if not read_only:
+                _prepare(self._connection)
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make an empty registry, and open it: for a new server.
+
+        Raises:
+            StoreError: there is a file.
+        """
+        write_private(path, b"")
+        with _errors(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            _prepare(connection)
+        return cls(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -99,7 +117,7 @@ class Registry:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All changes inside are on the disk when it ends, or none; other threads and processes wait."""
-        with self._lock, _errors():
+        with self._lock, _errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -184,17 +202,47 @@ class Registry:
         """Return every entry, encoded, in order."""
         return [entry for (entry,) in self._do("SELECT entry FROM log ORDER BY number")]
 
+    def _connect(self, how: str) -> sqlite3.Connection:
+        place = f"{self._path.absolute().as_uri()}?{how}"
+        return sqlite3.connect(place, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """Without its index of the journal, for which a full disk has no room, a file can be read that nobody is writing to."""
+        connection = self._connect("mode=ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError:
+            connection.close()
+            journal = self._path.with_name(f"{self._path.name}-wal")
+            if journal.exists() and journal.stat().st_size:
+                raise
+            connection = self._connect("mode=ro&immutable=1")
+        return connection
+
     def _do(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock, _errors():
+        with self._lock, _errors(self._path):
             return self._connection.execute(statement, values).fetchall()
 
 
+def _prepare(connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
+def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"The registry refused: {getattr(error, 'sqlite_errorname', type(error).__name__)}.") from error
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if name in FULL:
+            raise DiskFullError(
+                f"There is no room for {path}.", hint="Make room on the disk and run the command again."
+            ) from error
+        hint = RESTORE if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"} else ""
+        raise StoreError(f"{path} can't be used: {name}.", hint=hint) from error
 
 
 def _token_hash(token: bytes) -> bytes:

@@ -152,6 +152,31 @@ def test_an_operator_invites_revokes_and_renews(person):
     assert "bring two each" in person.server("renew", "srv").err
 
 
+def test_a_lost_registry_is_named_and_no_command_makes_another(person):
+    person.server("init", "srv")
+    (person.folder / "srv" / "registry.db").unlink()
+    for command in (("invite",), ("devices",), ("revoke", "00" * 16)):
+        said = person.server(command[0], "srv", *command[1:], code=30).err
+        assert "registry.db is missing" in said
+        assert "backup" in said
+    assert not (person.folder / "srv" / "registry.db").exists()
+
+
+@pytest.mark.parametrize(("command", "code"), [("devices", 0), ("invite", 37)])
+def test_on_a_full_disk_devices_are_listed_and_nobody_is_invited(person, command, code):
+    """A process that may make no file longer stands for the disk."""
+    person.server("init", "srv")
+    script = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "from earmark_server.cli import main\n"
+        f"sys.exit(main(['{command}', 'srv']))"
+    )
+    done = subprocess.run([sys.executable, "-B", "-c", script], cwd=person.folder, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert ("no room" in done.stderr) == bool(code)
+
+
 def test_a_device_whose_certificate_ran_out_is_not_called_enrolled(person, monkeypatch):
     federation = Federation(person.folder / "srv")
     federation.enroller.admit(federation.request(federation.enroller.invite())[0])

@@ -173,7 +173,6 @@ class Live:
         settings = ServerSettings(host=HOST, port=self.port, member_port=self.port + 1, is_lab=True)
         authority = create_authority(self.server, settings, now_s=int(time.time()), entropy=os.urandom)
         create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
-        Registry(authority.places.registry).close()
         self.authority = authority
         self.set_deadlines(300, 120)
 

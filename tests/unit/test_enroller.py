@@ -289,6 +289,24 @@ def test_an_invitation_that_failed_leaves_nothing_behind(federation, monkeypatch
     assert federation.registry.devices() == federation.registry.log() == []
 
 
+def test_a_registry_that_was_lost_is_not_replaced_by_an_empty_one(federation):
+    places = federation.authority.places
+    enrolled(federation)
+    federation.close()
+    kept = places.registry.read_bytes()
+    with pytest.raises(StoreError):
+        Registry.create(places.registry)
+    for lost in (lambda: places.registry.unlink(), lambda: places.registry.write_bytes(b"")):
+        lost()
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match=r"registry\.db") as caught:
+                Registry(places.registry, read_only=read_only)
+            assert "backup" in caught.value.hint
+    places.registry.write_bytes(kept)
+    with Registry(places.registry) as registry:
+        assert len(registry.devices()) == 1
+
+
 def test_authorities_are_apart_and_made_once(tmp_path, federation):
     folder = federation.authority.places.folder
     with pytest.raises(HomeExistsError):
