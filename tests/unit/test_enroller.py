@@ -296,7 +296,7 @@ def test_a_registry_that_was_lost_is_not_replaced_by_an_empty_one(federation):
     kept = places.registry.read_bytes()
     with pytest.raises(StoreError):
         Registry.create(places.registry)
-    for lost in (lambda: places.registry.unlink(), lambda: places.registry.write_bytes(b"")):
+    for lost in (places.registry.unlink, lambda: places.registry.write_bytes(b"")):
         lost()
         for read_only in (False, True):
             with pytest.raises(StoreError, match=r"registry\.db") as caught:
