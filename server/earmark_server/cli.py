@@ -20,7 +20,15 @@ from earmark_server.enrolment import Enroller
 from earmark_server.limits import CALLS_A_MINUTE, LAB_CALLS_A_MINUTE, Limits
 from earmark_server.publish import Repository, create_repository
 from earmark_server.registry import Device, Registry
-from earmark_server.service import EnrolmentService, Ports, direct_caller, proxied_caller, start_behind_nginx, start_direct
+from earmark_server.service import (
+    EnrolmentService,
+    Ports,
+    direct_caller,
+    only_server,
+    proxied_caller,
+    start_behind_nginx,
+    start_direct,
+)
 from earmark_server.settings import PORT, Places, ServerSettings, read_settings
 from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
@@ -102,6 +110,7 @@ def serve(
 ) -> None:
     """Let invited devices in and carry their rounds, until it is stopped (Ctrl-C or SIGTERM)."""
     enroller = _enroller(folder)
+    click.get_current_context().with_resource(only_server(folder.absolute()))
     settings = enroller.authority.settings
     limits = Limits(time.monotonic, calls_a_minute=LAB_CALLS_A_MINUTE if settings.is_lab else CALLS_A_MINUTE)
     service = EnrolmentService(enroller, limits, proxied_caller if socket else direct_caller, clock=time.time)

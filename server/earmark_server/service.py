@@ -7,8 +7,10 @@ the certificate and passes on what it saw in two headers, which it must set on e
 
 from __future__ import annotations
 
+import contextlib
+import socket as sockets
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,11 +28,14 @@ from earmark_server.registry import Device
 from earmark_server.releases import ReleasedFiles
 from earmark_server.tls import load_server
 from earmark_shared.enrolment import Admission, Ask, Hello, Join, Leave, Renewal, Root
-from earmark_shared.errors import CertificateError, PhaseError, TrustError
+from earmark_shared.errors import CertificateError, HomeInUseError, NetworkError, PhaseError, SettingsError, TrustError
+from earmark_shared.files import FileLock
 from earmark_shared.releasing import Piece, Wanted
 from earmark_shared.shapes import Message
 from earmark_shared.wire.channel import Address, Handler, add_service, listen, new_server
 
+LOCK = "serve.lock"
+"""Below the server's folder: held by the one process that serves it."""
 PEER_HEADER = "x-earmark-peer"
 CERT_HEADER = "x-earmark-client-cert"
 REQUESTS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Hello, Join, Ask, Renewal, Leave, Wanted)}
@@ -154,14 +159,57 @@ def start_direct(service: EnrolmentService, enroller: Enroller, ports: Ports) ->
     return server, Ports(ports.host, join, member)
 
 
+@contextlib.contextmanager
+def only_server(folder: Path) -> Iterator[None]:
+    """Be the one process that serves `folder`: two would take each other's socket, and their SuperLinks each other's secret.
+
+    Raises:
+        HomeInUseError: another process serves it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire()
+    except HomeInUseError as error:
+        raise HomeInUseError(
+            f"{folder} is being served already: another process holds {folder / LOCK}.",
+            hint="Stop that one first: systemctl stop earmark-server, or end `earmark-server serve`.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def start_behind_nginx(service: EnrolmentService, socket: Path) -> grpc.Server:
-    """Start on a Unix socket, for nginx; whoever may open it is believed. Requires: `service` was made with `proxied_caller`."""
+    """Start on a Unix socket, for nginx; whoever may open it is believed. Requires: `service` was made with `proxied_caller`.
+
+    Raises:
+        SettingsError: the path is something else's. NetworkError: another server listens there, or nobody can.
+    """
     server = _serve(service)
-    socket.unlink(missing_ok=True)
-    server.add_insecure_port(f"unix:{socket}")
+    _make_way(socket)
+    try:
+        server.add_insecure_port(f"unix:{socket}")
+    except RuntimeError as error:
+        raise NetworkError(f"{socket} can't be listened on.", hint="Its folder must be there, and ours to write.") from error
     server.start()
     socket.chmod(0o660)
     return server
+
+
+def _make_way(socket: Path) -> None:
+    """Remove the socket of a server that is gone; nothing else."""
+    if not socket.exists():
+        return
+    if not socket.is_socket():
+        raise SettingsError(f"{socket} is there already and is no socket.", hint="Name another path: --behind-nginx")
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket))
+        except OSError:
+            socket.unlink(missing_ok=True)
+            return
+    raise NetworkError(f"Another server listens on {socket}.", hint="Stop it, or name another path: --behind-nginx")
 
 
 def _serve(service: EnrolmentService) -> grpc.Server:
