@@ -273,7 +273,7 @@ def _superlink(enroller: Enroller, flower_port: int | None) -> Iterator[dict[str
         return
     from earmark_server.node import SuperLink  # noqa: PLC0415  flwr takes a second to import
 
-    with SuperLink(enroller.authority, enroller.registry, port=port):
+    with SuperLink(enroller.authority, enroller.registry, port=port, tell=lambda line: click.echo(line, err=True)):
         yield {"flower_port": str(port)}
 
 

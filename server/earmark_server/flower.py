@@ -32,6 +32,7 @@ from flwr.proto.control_pb2 import (  # noqa: E402
 )
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
+from flwr.supercore.constant import NodeStatus  # noqa: E402
 from flwr.supercore.control import ControlHttpClient  # noqa: E402
 from flwr.supercore.fab import Fab  # noqa: E402
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError  # noqa: E402
@@ -203,8 +204,9 @@ class Control:
             raise NetworkError("the SuperLink does not answer", hint="is `earmark-server serve` running?") from error
 
     def node_ids(self) -> dict[bytes, int]:
-        """Return every registered node: public key (DER) -> node id."""
-        return {_der(node.public_key): node.node_id for node in self._client.ListNodes(ListNodesRequest()).nodes_info}
+        """Return every registered node: public key (DER) -> node id. Flower lists those that were shut out as well."""
+        nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return {_der(node.public_key): node.node_id for node in nodes if node.status != NodeStatus.UNREGISTERED}
 
     def register(self, node_key: bytes) -> None:
         """Let a node in by its public key (SubjectPublicKeyInfo, DER)."""

@@ -22,7 +22,7 @@ from earmark_server.checkpoint import Checkpoint
 from earmark_server.coordinator import describe
 from earmark_server.rounds import FOLDER, UNDECIDED, coordinator_lock, finished
 from earmark_shared.children import program, start_child, stop_child
-from earmark_shared.errors import NetworkError, StoreError
+from earmark_shared.errors import NetworkError, SettingsError, StoreError
 from earmark_shared.files import FileLock, make_private_folder, write_atomic
 from earmark_shared.settings import child_environment
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 SETTLE_S = 2.0
 RESTART_S = 3.0
+STEADY_S = 60.0
+"""One that ran for so long had come up."""
+PORT_MOST = 65_535
 WATCH_S = 2.0
 SILENT_S = 120.0
 """A SuperLink that is being started again, or has no time, may be silent for so long."""
@@ -52,17 +55,26 @@ LINK_FOLDER, DATABASE = "flower", "state.db"
 class SuperLink:
     """Flower's server process, kept running as long as this object is open."""
 
-    def __init__(self, authority: Authority, registry: Registry, *, port: int) -> None:
-        """Get ready to start it on loopback."""
-        self._authority, self._registry, self._port = authority, registry, port
+    def __init__(
+        self, authority: Authority, registry: Registry, *, port: int, tell: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        """Get ready to start it on loopback; `tell` hears when it ended though nobody stopped it.
+
+        Raises:
+            SettingsError: there is no such port.
+        """
+        if not 1 <= port <= PORT_MOST:
+            raise SettingsError(f"Flower's port can't be {port}", hint=f"say another, at most {PORT_MOST}: --flower-port")
+        self._authority, self._registry, self._port, self._tell = authority, registry, port, tell
         self._home = authority.places.folder / LINK_FOLDER
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="superlink", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start it, in a thread of its own."""
+        """Start it, in a thread of its own; StoreError if its folder can't be written."""
         if not self._home.exists():
             make_private_folder(self._home)
+        write_atomic(self._home / SECRET, os.urandom(SECRET_SIZE))
         self._thread.start()
         return self
 
@@ -72,25 +84,42 @@ class SuperLink:
         self._thread.join()
 
     def _keep(self) -> None:
-        write_atomic(self._home / SECRET, os.urandom(SECRET_SIZE))
+        """Start it again whenever it ends; of many ends in a row each is told whose number is a power of two."""
+        ends = 0
         while not self._stop.is_set():
+            began_s = time.monotonic()
+            why = self._run_once()
+            if self._stop.is_set():
+                return
+            ends = 1 if time.monotonic() - began_s > STEADY_S else ends + 1
+            if ends & (ends - 1) == 0:
+                often = f", {ends} times in a row" if ends > 1 else ""
+                self._tell(f"the SuperLink ended{often}: {why}; without it no round runs. It is started again.")
+            self._stop.wait(RESTART_S)
+
+    def _run_once(self) -> str:
+        """Run it until it ends or is to end; return why it ended."""
+        try:
             link = self._start(self._link(), "superlink.log")
             try:
                 self._watch(link)
             finally:
                 stop_child(link)
-            self._stop.wait(RESTART_S)
+        except Exception as error:  # noqa: BLE001  whatever it is: it is told, and tried again
+            return f"{type(error).__name__}: {error}"
+        return f"exit code {link.returncode}, see {self._home / 'superlink.log'}"
 
     def _watch(self, link: subprocess.Popen[bytes]) -> None:
         """Settle nodes and keep a SuperExec running until the SuperLink ends or is to end; it may take a while to answer."""
-        runner = self._start(self._runner(), "superexec.log")
+        runner, is_settled = self._start(self._runner(), "superexec.log"), False
         try:
             while link.poll() is None and not self._stop.wait(SETTLE_S):
                 if runner.poll() is not None:
                     runner = self._start(self._runner(), "superexec.log")
-                if self._registry.unsettled_nodes():
-                    with contextlib.suppress(NetworkError, StoreError):
+                with contextlib.suppress(NetworkError, StoreError):
+                    if not is_settled or self._registry.unsettled_nodes():
                         self._settle()
+                        is_settled = True
         finally:
             stop_child(runner)
 
@@ -127,14 +156,19 @@ class SuperLink:
 
 
 def settle_nodes(control: Control, registry: Registry) -> None:
-    """Let the nodes of enrolled devices in, and those of revoked ones out; NetworkError if the SuperLink does not answer."""
+    """Let the nodes of enrolled devices in, and those of revoked ones out; NetworkError if the SuperLink does not answer.
+
+    What the SuperLink knows counts, not what the registry remembers of it: its database may be new, or from a backup.
+    """
     known = control.node_ids()
-    for device in registry.unsettled_nodes():
-        if device.revoked_s is None and device.node_key not in known:
+    for device in registry.devices():
+        is_in = device.revoked_s is None
+        if is_in and device.node_key not in known:
             control.register(device.node_key)
-        if device.revoked_s is not None and device.node_key in known:
+        if not is_in and device.node_key in known:
             control.unregister(known[device.node_key])
-        registry.set_node(device.alias, is_node=device.revoked_s is None)
+        if device.is_node != is_in:
+            registry.set_node(device.alias, is_node=is_in)
 
 
 def open_control(authority: Authority, port: int) -> Control:
