@@ -7,22 +7,25 @@ or could read. Vectors are left out (they are made again from the sound files), 
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import SettingsError
-from earmark_shared.files import write_atomic
+from earmark_shared.files import disk_errors, write_atomic
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from earmark_client.store.database import Database
+    from earmark_client.store.keys import Secret
 
 FORMAT = 1
 
 
 def export_library(database: Database, path: Path, *, kind: str, recipient: str | None, passphrase: bytes | None) -> None:
-    """Write the library's document to `path` (0600), replacing what is there; `kind` is "json" or "age".
+    """Write the library's document to `path` (0600), whatever `check_place` said of that; `kind` is "json" or "age".
 
     Raises:
         SettingsError: `kind` is unknown, or an age file has not exactly one of recipient and passphrase.
@@ -33,6 +36,29 @@ def export_library(database: Database, path: Path, *, kind: str, recipient: str 
     elif kind != "json":
         raise SettingsError(f"There is no export format {kind}.", hint="Choose age or json.")
     write_atomic(path, document)
+
+
+def check_place(path: Path, home: Path, secret: Secret | None, *, replace: bool) -> None:
+    """Refuse a place where an export would cost something: the home, its key file, and what is there unless `replace` is said.
+
+    Raises:
+        SettingsError: it may not be written there.
+        StoreError: the place can't be looked at.
+    """
+    with disk_errors(path):
+        real, real_home = Path(os.path.realpath(path.parent)) / path.name, Path(os.path.realpath(home))
+        status = os.lstat(path) if os.path.lexists(path) else None
+        is_key = isinstance(secret, KeyFile) and real == Path(os.path.realpath(secret.path))
+    if real_home in (real, *real.parents):
+        raise SettingsError(f"{path}: lies in the library's own folder", hint="write the export somewhere else")
+    if is_key:
+        raise SettingsError(f"{path}: is the library's key", hint="write the export to another file")
+    if status is None:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise SettingsError(f"{path}: is not a plain file", hint="name a file that does not exist yet")
+    if not replace:
+        raise SettingsError(f"{path}: there is a file already", hint="name another file, or replace this one: --replace")
 
 
 def _document(database: Database) -> dict[str, object]:

@@ -207,15 +207,24 @@ class Library:
                 self._database.remove_clip(clip_id)
         return len(chosen)
 
-    def export(self, path: Path, *, format: str = "age", recipient: str | None = None, passphrase: bytes | None = None) -> None:  # noqa: A002
+    def export(
+        self,
+        path: Path,
+        *,
+        format: str = "age",  # noqa: A002
+        recipient: str | None = None,
+        passphrase: bytes | None = None,
+        replace: bool = False,
+    ) -> None:
         """Write what the library knows as readable JSON, or as an age file that only a recipient or passphrase opens.
 
         Raises:
-            SettingsError: an age file needs exactly one of `recipient` and `passphrase`.
+            SettingsError: an age file needs exactly one of `recipient` and `passphrase`; or a file is there without `replace`.
         """
-        from earmark_client.exporting import export_library
+        from earmark_client import exporting
 
-        export_library(self._database, path, kind=format, recipient=recipient, passphrase=passphrase)
+        exporting.check_place(path, self._home.folder, self._secret, replace=replace)
+        exporting.export_library(self._database, path, kind=format, recipient=recipient, passphrase=passphrase)
 
     def change_unlock(self, new: Secret) -> None:
         """Change what opens the library; the data is not written again, and the object is closed."""

@@ -86,7 +86,7 @@ class FakeLibrary:
     def erase(self):
         self.calls.append(("erase",))
 
-    def export(self, path, *, format, recipient, passphrase):
+    def export(self, path, *, format, recipient, passphrase, replace):
         self.calls.append(("export", path, format, recipient, passphrase))
 
     @contextmanager

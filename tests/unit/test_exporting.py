@@ -1,15 +1,18 @@
 """What leaves the library by its owner's hand: readable, or sealed for one reader."""
 
 import json
+import os
 import stat
+from pathlib import Path
 
 import pyrage
 import pytest
 from tests.support.homes import new_database
 
-from earmark_client.exporting import export_library
+from earmark_client.exporting import check_place, export_library
 from earmark_client.records import Correction
 from earmark_client.store.database import ClipRow, LabelRow
+from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import SettingsError
 
 
@@ -59,3 +62,42 @@ def test_what_is_not_clear_is_refused_and_nothing_is_written(database, tmp_path,
     with pytest.raises(SettingsError):
         export_library(database, tmp_path / "out", kind=kind, recipient=recipient, passphrase=passphrase)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_replacing", [True, False])
+def test_an_export_never_takes_the_place_of_the_library_or_its_key(tmp_path, monkeypatch, is_replacing):
+    home, key = tmp_path / "home", tmp_path / "key"
+    home.mkdir()
+    key.write_text("key")
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.chdir(home)
+    places = [
+        home / "key.json",
+        home / "new.age",
+        home,
+        tmp_path / "link" / "x",
+        Path("x"),
+        key,
+        tmp_path / "link" / ".." / "key",
+    ]
+    for place in places:
+        with pytest.raises(SettingsError, match="library's"):
+            check_place(place, home, KeyFile(key), replace=is_replacing)
+    check_place(tmp_path / "out.age", home, KeyFile(key), replace=is_replacing)
+
+
+def test_a_file_that_is_there_is_replaced_only_on_demand(tmp_path):
+    there = tmp_path / "out.age"
+    there.write_text("mine")
+    with pytest.raises(SettingsError, match="there is a file already") as caught:
+        check_place(there, tmp_path / "home", None, replace=False)
+    assert "--replace" in caught.value.hint
+    check_place(there, tmp_path / "home", None, replace=True)
+
+
+def test_what_is_no_plain_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(SettingsError, match="not a plain file"):
+            check_place(tmp_path / name, tmp_path / "home", None, replace=True)

@@ -19,6 +19,7 @@ class ExportOptions(TypedDict):
 
     recipient: str | None
     seal_passphrase_file: Path | None
+    is_replacing: bool
     is_agreed: bool
 
 
@@ -39,14 +40,17 @@ class PassphraseSource(TypedDict):
 )
 @click.option("--recipient", help="age public key (age1...) that can open the file.")
 @click.option("--seal-passphrase-file", type=click.Path(path_type=Path), help="File with the passphrase that seals the export.")
+@click.option("--replace", "is_replacing", is_flag=True, help="Replace FILE if there is one already.")
 @click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def export(session: Session, /, file: Path, kind: str, **options: Unpack[ExportOptions]) -> None:
     """Write what the library knows to a file.
 
     The file is sealed by age for a recipient or a passphrase, or it is readable JSON. JSON reveals file names,
-    labels and moments to whoever reads the file, so it asks first. Sound is never exported.
+    labels and moments to whoever reads the file, so it asks first. Sound is never exported. A file that is there
+    already stays as it is, unless you say --replace.
     """
+    _check_export(session, file, is_replacing=options["is_replacing"])
     passphrase = None
     if kind == "json":
         question = f"{file} will hold file names and labels that anybody can read. Go on?"
@@ -55,7 +59,7 @@ def export(session: Session, /, file: Path, kind: str, **options: Unpack[ExportO
         given = read_passphrase(options["seal_passphrase_file"], None)
         passphrase = (given or ask_passphrase("Passphrase of the export", is_new=True)).encode()
     with session.library() as library:
-        library.export(file, format=kind, recipient=options["recipient"], passphrase=passphrase)
+        library.export(file, format=kind, recipient=options["recipient"], passphrase=passphrase, replace=options["is_replacing"])
     session.output.note(f"wrote {file}")
 
 
@@ -112,6 +116,17 @@ def erase(session: Session, *, is_agreed: bool) -> None:
     if named and os.path.lexists(named):
         session.output.note(f"{named} stays: nothing shows that it is this library's key")
     session.output.note("erased; the key is gone")
+
+
+def _check_export(session: Session, file: Path, *, is_replacing: bool) -> None:
+    """What can be known to be refused before anybody is asked anything."""
+    from earmark_client import exporting
+    from earmark_client.store import keys
+
+    if str(file) == "-":
+        raise click.UsageError("an export is written to a file, not to stdout: name one", click.get_current_context())
+    own = session.settings.key_file
+    exporting.check_place(file, session.settings.home, keys.KeyFile(own) if own else None, replace=is_replacing)
 
 
 COMMANDS = (export, passwd, erase)

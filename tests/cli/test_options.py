@@ -1,0 +1,46 @@
+"""Options that contradict each other, or say what can't be done, are refused before anything happens."""
+
+import pytest
+
+from earmark_client.cli import main as program
+from earmark_client.cli.session import Session
+from tests.cli.fake import FakeLibrary
+
+
+@pytest.fixture
+def library(monkeypatch):
+    library = FakeLibrary()
+    monkeypatch.setattr(Session, "library", library.opened)
+    return library
+
+
+@pytest.fixture
+def earmark(library, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = program.main(["--home", str(tmp_path / "home"), *arguments])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_an_export_replaces_a_file_only_when_that_is_said(earmark, library, tmp_path):
+    (tmp_path / "out.json").write_text("mine")
+    code, told = earmark("export", "out.json", "--format", "json", "--yes")
+    assert (code, library.calls) == (10, [])
+    assert "out.json: there is a file already" in told
+    assert earmark("export", "out.json", "--format", "json", "--yes", "--replace")[0] == 0
+
+
+def test_an_export_never_goes_where_the_library_or_its_key_is(earmark, library):
+    for place in ("home/key.json", "key"):
+        code, told = earmark("--key-file", "key", "export", place, "--recipient", "age1x", "--replace")
+        assert (code, library.calls) == (10, [])
+        assert "the library's" in told
+
+
+def test_an_export_is_no_stream(earmark, library, tmp_path):
+    code, told = earmark("export", "-", "--recipient", "age1x")
+    assert (code, library.calls, list(tmp_path.iterdir())) == (2, [], [])
+    assert "not to stdout" in told
