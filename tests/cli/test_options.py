@@ -1,4 +1,6 @@
-"""Options that contradict each other, or say what can't be done, are refused before anything happens."""
+"""What is told to a command: options that contradict each other, or say what can't be done, are refused before anything happens."""
+
+import os
 
 import pytest
 
@@ -44,3 +46,21 @@ def test_an_export_is_no_stream(earmark, library, tmp_path):
     code, told = earmark("export", "-", "--recipient", "age1x")
     assert (code, library.calls, list(tmp_path.iterdir())) == (2, [], [])
     assert "not to stdout" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"), [(["add", "shut.wav", "b.wav"], "add"), (["search", "--like", "shut.wav"], "search")]
+)
+def test_a_named_file_that_may_not_be_read_is_the_library_s_to_tell(earmark, library, tmp_path, monkeypatch, command, asked):
+    (tmp_path / "shut.wav").write_text("x")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert earmark(*command)[0] == 0
+    assert library.calls[0][0] == asked
+
+
+def test_an_example_that_may_not_be_read_is_the_library_s_to_tell(earmark, library, tmp_path, monkeypatch):
+    (tmp_path / "shut.wav").write_text("x")
+    library.teach = lambda name, files: library.calls.append((name, files)) or 1
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert earmark("teach", "bell", "shut.wav")[0] == 0
+    assert library.calls == [("bell", [tmp_path / "shut.wav"])]

@@ -34,7 +34,7 @@ class PassphraseSource(TypedDict):
 @click.command(
     "export", epilog=examples("earmark export backup.age --recipient age1...", "earmark export library.json --format json")
 )
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, readable=False))
 @click.option(
     "--format", "kind", type=click.Choice(["age", "json"]), default="age", show_default=True, help="Sealed, or readable."
 )

@@ -100,7 +100,7 @@ def remove_label(session: Session, name: str) -> None:
 
 @click.command("teach", epilog=examples('earmark teach "my doorbell" ring1.wav ring2.wav ring3.wav'))
 @click.argument("name")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILE...")
 @click.pass_obj
 def teach(session: Session, name: str, files: tuple[Path, ...]) -> None:
     """Teach a sound that is yours from three to five examples. It labels and searches at once."""

@@ -24,7 +24,9 @@ TAKEN_OVER = "this Earmark brings a newer model: from now on it answers"
 OUTDATED = "an older model answered; the newer one takes over when sounds are added, or now: earmark model use base"
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-folder_option = click.option("--folder", type=click.Path(), help="Only clips below this folder.")
+SOUND_PATH = click.Path(path_type=Path, readable=False)
+"""What may not be read is named by whoever reads it, and the others go on; click would refuse the whole command."""
+folder_option = click.option("--folder", type=click.Path(readable=False), help="Only clips below this folder.")
 
 
 class SearchOptions(TypedDict):
@@ -60,7 +62,7 @@ def init(session: Session, *, is_passphrase: bool) -> None:
 
 
 @click.command("add", epilog=examples("earmark add ~/Recordings ~/Desktop/meeting.ogg"))
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=SOUND_PATH, metavar="PATH...")
 @click.option("--jobs", type=click.IntRange(min=1), help="Files worked on at the same time. [EARMARK_JOBS; one a core]")
 @json_option
 @click.pass_obj
@@ -91,7 +93,7 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
     ),
 )
 @click.argument("text", required=False)
-@click.option("--like", type=click.Path(path_type=Path), help="Sounds like this file.")
+@click.option("--like", type=SOUND_PATH, help="Sounds like this file.")
 @click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only this second of the --like file.")
 @click.option("--not", "exclude", multiple=True, metavar="TEXT", help="What you don't want; may be repeated.")
 @click.option("--label", help="Only clips with this label.")
