@@ -64,3 +64,28 @@ def test_an_example_that_may_not_be_read_is_the_library_s_to_tell(earmark, libra
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     assert earmark("teach", "bell", "shut.wav")[0] == 0
     assert library.calls == [("bell", [tmp_path / "shut.wav"])]
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (["--key-file", "k"], ["init", "--passphrase"]),
+        (["--key-file", "k", "--passphrase-file", "p"], ["init"]),
+        (["--passphrase-fd", "0", "--passphrase-file", "p"], ["init"]),
+        (["--passphrase-fd", "0"], ["init", "--passphrase"]),
+        ([], ["passwd", "--new-passphrase-file", "p", "--new-key-file", "k"]),
+        ([], ["passwd", "--new-passphrase-fd", "0", "--keyring"]),
+    ],
+)
+def test_only_one_thing_opens_a_library(earmark, library, tmp_path, options, command):
+    (tmp_path / "p").write_text("open sesame")
+    code, told = earmark(*options, *command)
+    assert (code, [path.name for path in tmp_path.iterdir()]) == (2, ["p"])
+    assert "only one of them can open the library: --" in told
+
+
+def test_a_key_file_of_the_environment_does_not_win_over_a_passphrase_that_is_wanted(earmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARMARK_KEY_FILE", str(tmp_path / "key"))
+    code, told = earmark("init", "--passphrase")
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "--key-file, --passphrase" in told

@@ -10,7 +10,7 @@ import click
 
 from earmark_client.cli.federation_cmds import leave_before_erase
 from earmark_client.cli.output import examples
-from earmark_client.cli.session import Session, ask_passphrase, new_key_file, read_passphrase
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file, only_one, read_passphrase
 from earmark_shared.errors import NewerSchemaError, RollbackError, SettingsError, TamperedError, WrongKeyError
 
 
@@ -79,6 +79,12 @@ def passwd(session: Session, /, new_key: Path | None, **given: Unpack[Passphrase
     """
     from earmark_client.store import keyrings, keys
 
+    only_one(
+        new_key_file=new_key,
+        new_passphrase_file=given["new_passphrase_file"],
+        new_passphrase_fd=given["new_passphrase_fd"],
+        keyring=given["is_keyring"],
+    )
     new: keys.Secret
     if new_key is not None:
         new = new_key_file(new_key)

@@ -10,7 +10,7 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
-from earmark_client.cli.session import Session, ask_passphrase, new_key_file
+from earmark_client.cli.session import Session, ask_passphrase, new_key_file, only_one
 from earmark_client.naming import absolute
 from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
 
@@ -205,9 +205,16 @@ def status(session: Session, *, as_json: bool) -> None:
 def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT001  private, one caller
     from earmark_client.store import home, keyrings, keys
 
-    home.check_free(session.settings.home)  # before anybody is asked for a passphrase
-    if session.settings.key_file is not None:
-        return new_key_file(session.settings.key_file)
+    said = session.settings
+    home.check_free(said.home)  # before anybody is asked for a passphrase
+    only_one(
+        key_file=said.key_file,
+        passphrase_file=said.passphrase_file,
+        passphrase_fd=said.passphrase_fd,
+        passphrase=is_passphrase,
+    )
+    if said.key_file is not None:
+        return new_key_file(said.key_file)
     given = session.given_passphrase()
     if given is None and not is_passphrase:
         return keyrings.Keyring()

@@ -141,6 +141,18 @@ def _older_explained() -> Iterator[None]:
         raise RollbackError(str(error), hint=OLDER_HINT) from error
 
 
+def only_one(**sources: object) -> None:
+    """Refuse more than one place for what shall open a library: whichever won, somebody might lose the library with the other.
+
+    Raises:
+        click.UsageError: several are named; an option is named by its name with `_` for `-`.
+    """
+    named = ["--" + name.replace("_", "-") for name, value in sources.items() if value is not None and value is not False]
+    if len(named) > 1:
+        reason = f"only one of them can open the library: {', '.join(named)}"
+        raise click.UsageError(f"{reason} (the environment and the settings file count)", click.get_current_context())
+
+
 def new_key_file(path: Path) -> KeyFile:
     """Return `path` as the place of a new key.
 
