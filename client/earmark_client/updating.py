@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_client.labelling import LabelSet, best_rows
-from earmark_client.model.active import ActiveState, forget_others, load_correction
+from earmark_client.model.active import LINE, ActiveState, forget_others, load_correction
 from earmark_client.store.home import MODELS_NAME
 from earmark_shared.errors import ModelError, NotInLibraryError
 
@@ -68,13 +68,36 @@ def install(home: Home, model: Model, release: Release, on_progress: Callable[[U
         ModelError: it is for another base model, or its files are not what they were. DiskFullError: the old model stays.
     """
     target = _check_fits(home, model, release)
+    enter(home, model, release)
     state = read_state(home.database)
     if state.active == release:
         return
     _write_state(home.database, replace(state, next=release))
     latest = state.latest if state.latest is not None and state.latest.number > release.number else None
-    after = ActiveState(active=release, has_previous=True, previous=state.active, taken_back=state.taken_back, latest=latest)
+    after = ActiveState(release, True, state.active, taken_back=state.taken_back, latest=latest, line=state.line)
     _switch(home, target, after, on_progress)
+
+
+def enter(home: Home, model: Model, newest: Release | None) -> bool:
+    """Put the base model in force where what is here came from another line of releases than `newest`; return whether it did.
+
+    Another federation's numbers say nothing in this one, nor do a thief's once its keys were replaced. A library from before lines
+    had names is in this one unless it knows of a higher number. The caller holds the home's lock.
+
+    Raises:
+        ModelError: an imported model is in force.
+    """
+    state, stored = read_state(home.database), home.database.federation_value(LINE)
+    line = state.line if stored is None else stored.decode()
+    if line == state.line:
+        return False
+    knows_nothing = state == ActiveState(line=state.line)
+    if knows_nothing or (not state.line and state.highest <= (newest.number if newest else 0)):
+        _write_state(home.database, replace(state, line=line))
+        return False
+    check_in_force(home.database, model)
+    _switch(home, _with(home, model, None), ActiveState(line=line), None, staged=newest)
+    return True
 
 
 def receive(home: Home, model: Model, release: Release, *, tries_first: bool, now_s: int) -> None:
@@ -87,6 +110,7 @@ def receive(home: Home, model: Model, release: Release, *, tries_first: bool, no
     Raises:
         ModelError: as `install`.
     """
+    enter(home, model, release)
     state = read_state(home.database)
     number, version = (state.active.number, state.active.version) if state.active else (0, None)
     is_undone = release.undoes(number)
@@ -133,7 +157,14 @@ def check_in_force(database: Database, model: Model) -> None:
         )
 
 
-def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable[[UpdateProgress], None] | None) -> None:
+def _switch(
+    home: Home,
+    target: Model,
+    after: ActiveState,
+    on_progress: Callable[[UpdateProgress], None] | None,
+    *,
+    staged: Release | None = None,
+) -> None:
     database = home.database
     _embed(database, target, on_progress)
     labels = dict(relabel(database, target))
@@ -146,7 +177,7 @@ def _switch(home: Home, target: Model, after: ActiveState, on_progress: Callable
         for version in database.model_versions():
             if "+" in version and version not in versions:
                 database.delete_vectors(version)
-    forget_others(models_folder(home), after.kept)
+    forget_others(models_folder(home), after.kept if staged is None else after.kept | {staged})
 
 
 def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgress], None] | None) -> None:

@@ -4,6 +4,8 @@ The cases are those of python-tuf's own client tests, and a few of our own, agai
 release 1 is in force, and offers a release 2. The control takes the checks away: the same lie is then believed.
 """
 
+import json
+
 import pytest
 from securesystemslib.signer import CryptoSigner
 from tests.support.releases import DAY, Device, Repository
@@ -296,6 +298,8 @@ USELESS = (
     schema_missing_from_the_signed_files,
 )  # fmt: skip
 """These are refused for what they are, or can't be used by anybody."""
+OLD_FLOOR = ("pin", "clock_s", "number", "root", "timestamp", "snapshot", "targets")
+"""What a floor held at first."""
 
 
 @pytest.fixture
@@ -416,6 +420,38 @@ def test_without_the_floor_a_deleted_cache_does(repo, monkeypatch):
     older_world(repo)
     monkeypatch.setattr(releases.Floor, "check", lambda *_: None)
     assert repo.device.fetch(repo).number == 1
+
+
+def older_world_after_another(repo):
+    """The same, to a device that left for another federation meanwhile and came back."""
+    other = Repository()
+    other.publish()
+    older_world(repo)
+    assert repo.device.fetch(other).number == 1
+
+
+def test_leaving_and_joining_again_does_not_make_an_old_release_new(repo):
+    older_world_after_another(repo)
+    with pytest.raises(ReleaseError, match="older"):
+        repo.device.fetch(repo)
+
+
+def test_control_with_one_floor_for_all_repositories_it_does(repo):
+    older_world_after_another(repo)
+    with repo.device.database.transaction():
+        repo.device.database.set_federation_value(f"{releases.FLOOR}.{repo.pin.hex()}", None)
+    assert repo.device.fetch(repo).number == 1
+
+
+def test_what_was_stored_while_there_was_one_floor_holds(repo):
+    older_world(repo)
+    database, name = repo.device.database, f"{releases.FLOOR}.{repo.pin.hex()}"
+    stored = json.loads(database.federation_value(name))
+    with database.transaction():
+        database.set_federation_value(releases.FLOOR, json.dumps({key: stored[key] for key in OLD_FLOOR}).encode())
+        database.set_federation_value(name, None)
+    with pytest.raises(ReleaseError, match="older"):
+        repo.device.fetch(repo)
 
 
 def test_a_root_that_is_not_the_invitations_is_refused(repo, tmp_path):

@@ -1,6 +1,7 @@
 """`earmark update` as people run it: up to date, forward, back, and what it says when it can't."""
 
 import json
+import shutil
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -45,3 +46,21 @@ def test_a_release_is_fetched_put_in_force_and_taken_back(person):  # noqa: F811
     back = person.earmark("update", "--rollback", "--yes").err
     assert "release 2, the one before, was taken back by the federation" in back
     assert back.endswith(f"in force: {base}\n")
+
+
+def test_in_another_federation_it_begins_with_the_base_model_and_says_so(person):  # noqa: F811
+    person.earmark("init")
+    base = json.loads(person.earmark("status", "--json").out)["model"]
+    (person.folder / "schema.json").write_text(SCHEMA.to_json())
+    put_head(person.folder, "one.safetensors", 0.01)
+    for said in ("in force", "came from another federation"):
+        person.server("init", "srv", "--host", "127.0.0.1", "--port", "0")
+        with person.serving() as where:
+            invited = person.invite(where["port"])
+            person.earmark("join", invited["address"], "--token", invited["token"], "--yes")
+            if said == "in force":
+                person.server("publish", "srv", "one.safetensors", "schema.json", "--base", base)
+            assert said in person.earmark("update", "--yes").err
+            person.earmark("leave", "--yes")
+        shutil.rmtree(person.folder / "srv")
+    assert json.loads(person.earmark("status", "--json").out)["model"] == base

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from earmark_client import updating
-from earmark_client.federation import device
+from earmark_client.federation import device, enrol
+from earmark_client.federation.releases import fetch_newest
 from earmark_client.library import Library
-from earmark_client.model.active import ActiveState
+from earmark_client.model.active import LINE, ActiveState
 from earmark_client.store.keys import KeyFile
 from earmark_server.publish import Repository, create_repository
-from earmark_shared.base_head import base_arrays, base_schema, base_version
+from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema, base_version
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256
 from earmark_shared.release import Release, is_canary, make_release
@@ -53,8 +54,12 @@ class Enrolled:
         return self.device.member(int(self.server.clock())).model
 
     @property
+    def state(self):
+        return updating.read_state(self.library.home.database)
+
+    @property
     def in_force(self):
-        active = updating.read_state(self.library.home.database).active
+        active = self.state.active
         return active.number if active else 0
 
 
@@ -136,7 +141,7 @@ def test_who_searches_with_what_was_taken_back_takes_the_newest_at_once(enrolled
     enrolled.release(0.01)
     enrolled.release(1.0)
     enrolled.ask()
-    enrolled.library.update(updating.read_state(enrolled.library.home.database).waiting)
+    enrolled.library.update(enrolled.state.waiting)
     assert enrolled.in_force == 2
     enrolled.server.repository.take_back(1)
     enrolled.release(0.02)
@@ -173,7 +178,7 @@ def test_where_new_ones_come_before_the_day_is_over_each_device_still_moves_on(e
     assert in_force == ([0, 1, 2, 3] if every_s == DAY_S else [0, 0, 0, 1])
     assert enrolled.library.status().waiting_release > in_force[-1]
     files = {path.name for path in (enrolled.library.home.folder / "models").glob("head-*")}
-    kept = {release.head_name for release in updating.read_state(enrolled.library.home.database).kept}
+    kept = {release.head_name for release in enrolled.state.kept}
     assert kept <= files
     assert len(files - kept) <= 1, "of those in between at most the last, until the next change"
 
@@ -190,7 +195,7 @@ def test_who_asks_for_it_gets_it_at_once_and_who_went_back_is_not_asked_again(en
 def test_a_release_that_waits_outlives_a_rollback_and_its_files_are_kept(enrolled):
     enrolled.release(0.01)
     enrolled.ask()
-    enrolled.library.update(updating.read_state(enrolled.library.home.database).waiting)
+    enrolled.library.update(enrolled.state.waiting)
     enrolled.release(0.02)
     assert enrolled.ask().version == 2
     enrolled.library.roll_back()
@@ -236,6 +241,90 @@ def test_who_went_back_to_it_before_it_was_skipped_takes_the_newest(enrolled, mo
         assert enrolled.in_force == 2, "control: nobody asked whether it was taken back"
     enrolled.ask()
     assert enrolled.in_force == 3
+
+
+@pytest.fixture
+def moved(enrolled, tmp_path, monkeypatch):
+    """Somebody who searched with release 5 of one federation, went back from it, left, and joined another that released nothing yet."""
+    for step in range(1, 6):
+        enrolled.library.update(fetched(enrolled, step / 100))
+    enrolled.library.roll_back()
+    assert (enrolled.in_force, enrolled.state.taken_back) == (4, 5)
+    enrol.leave(enrolled.library.home.database)
+    with federation_of(enrolled.library, tmp_path / "other") as other:
+        yield other
+
+
+def fetched(enrolled, step):
+    release = enrolled.release(step)
+    enrolled.ask()
+    return release
+
+
+def test_another_federation_begins_with_the_base_model_and_its_releases_arrive(moved):
+    assert moved.ask().version == FIRST_VERSION
+    assert (moved.in_force, moved.library.status().model) == (0, base_version())
+    assert {name for (name,) in moved.library.home.database.execute("SELECT DISTINCT model_version FROM clip_labels")} == {
+        base_version()
+    }
+    moved.release(0.5)
+    held = moved.ask()
+    assert (held.version, held.model_sha256) == (1, arrays_sha256(base_schema(), head(0.5)))
+    assert moved.in_force == 0
+    assert moved.ask(later_s=DAY_S).version == moved.in_force == 1
+    moved.release(0.6)
+    moved.server.repository.take_back(1)
+    assert moved.ask().version == moved.in_force == 3
+
+
+def test_control_by_numbers_alone_nothing_of_it_ever_arrives(moved, monkeypatch):
+    monkeypatch.setattr(updating, "enter", lambda *_: False)
+    moved.release(0.5)
+    assert moved.ask(later_s=3 * DAY_S).version == moved.in_force == 4
+
+
+def test_one_that_was_fetched_there_is_put_in_force_where_its_person_asks(moved):
+    moved.release(0.5)
+    moved.library.update(fetch_newest(moved.library.home, clock=moved.server.clock))
+    assert (moved.in_force, moved.state.before) == (1, None)
+    moved.library.roll_back()
+    assert moved.library.status().model == base_version()
+
+
+def test_a_library_of_before_lines_had_names_begins_anew_too(moved):
+    """It is stuck already: the other federation is the one that was asked last."""
+    forget_line(moved.library.home.database)
+    moved.release(0.5)
+    assert moved.ask().version == 1
+    assert moved.in_force == 0
+
+
+def test_and_in_its_own_federation_keeps_what_it_has(enrolled):
+    enrolled.library.update(fetched(enrolled, 0.01))
+    before = enrolled.state
+    forget_line(enrolled.library.home.database)
+    assert enrolled.ask().version == enrolled.in_force == 1
+    assert enrolled.state == before
+    assert before.line
+
+
+def forget_line(database):
+    state = json.loads(database.get_meta(updating.STATE))
+    del state["line"]
+    with database.transaction():
+        database.set_meta(updating.STATE, json.dumps(state))
+        database.set_federation_value(LINE, None)
+
+
+def test_leaving_and_joining_the_same_federation_again_forgets_nothing(enrolled):
+    enrolled.library.update(fetched(enrolled, 0.01))
+    enrolled.library.roll_back()
+    before = enrolled.state
+    enrol.leave(enrolled.library.home.database)
+    enrolled.server.join(enrolled.library.home.database)
+    enrolled.ask(later_s=2 * DAY_S)
+    assert enrolled.state == before
+    assert before.taken_back == 1
 
 
 def test_one_for_another_base_model_is_refused_and_does_not_wait(enrolled):

@@ -46,7 +46,10 @@ class Device:
 
     def __init__(self):
         self.meta = {}
-        database = SimpleNamespace(get_meta=self.meta.get, set_meta=self.meta.__setitem__, transaction=self._transaction)
+        no_line = {}.get
+        database = SimpleNamespace(
+            get_meta=self.meta.get, set_meta=self.meta.__setitem__, transaction=self._transaction, federation_value=no_line
+        )
         self.home = SimpleNamespace(database=database)
         self.seen_s, self.changed_s = {}, 0
         self.heads = {}

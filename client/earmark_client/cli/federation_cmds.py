@@ -41,6 +41,7 @@ RENEWING = (
 FORWARD = "Put release {number} in force? Clips get their labels anew; `earmark update --rollback` undoes it."
 BACK = "Go back to the model before? Clips get their labels anew."
 UNDONE = "release {number}, the one before, was taken back by the federation: going back leads to the base model"
+ENTERED = "the model in force came from another federation, or under keys that were replaced: the base model took its place"
 OFFLINE = "Delete this device's keys without telling the server? It goes on listing the device until the certificate ends."
 
 
@@ -123,8 +124,10 @@ def update(session: Session, *, is_rollback: bool, is_agreed: bool) -> None:
     from earmark_client import updating
 
     with _home(session) as (home, _):
-        model, state = _base_model(session), updating.read_state(home.database)
-        release = None if is_rollback else _newest(session, home)
+        model, release = _base_model(session), None if is_rollback else _newest(session, home)
+        if not is_rollback and updating.enter(home, model, release):
+            session.output.note(ENTERED)
+        state = updating.read_state(home.database)
         if not is_rollback and (release is None or release == state.active):
             session.output.note("the model is up to date")
             return

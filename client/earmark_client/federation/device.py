@@ -110,6 +110,7 @@ class RoundDevice:
         with self.home.lock():
             enrolment = enrol.follow(self.home.database, enrol.World(self.clock, os.urandom))
             release = fetch_newest(self.home, clock=self.clock)
+            updating.enter(self.home, self.model, release)
             if release is not None:
                 membership = enrol.joined(self.home.database)
                 tries_first = membership.is_lab or is_canary(membership.alias)

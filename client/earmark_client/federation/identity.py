@@ -187,7 +187,7 @@ def store_membership(database: Database, membership: Membership) -> None:
 
 
 def forget_membership(database: Database) -> None:
-    """Delete every key and certificate; that it was a lab stays. Inside a transaction."""
+    """Delete every key and certificate. That it was a lab stays, and what was seen of releases. Inside a transaction."""
     for name in (*NAMES, *PENDING, NODE_NUMBER):
         database.set_federation_value(name, None)
 

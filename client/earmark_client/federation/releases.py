@@ -5,8 +5,8 @@
 
 The Update Framework's client checks signatures, thresholds, versions and expiry, from the root whose hash came with the invitation.
 Three things are ours: the transport (pieces over the members' channel), the *floor* (the newest versions and the latest time that
-this device has seen lie in the encrypted database, so that a cache that was deleted or put back, or a clock that was set back,
-does not make old metadata new again), and the checks of `earmark_shared.release` on what is inside.
+this device has seen lie in the encrypted database, so that a cache that was deleted or put back, a clock that was set back, or
+leaving and joining again does not make old metadata new), and the checks of `earmark_shared.release` on what is inside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from earmark_client.federation.enrol import joined, member_channel
-from earmark_client.model.active import stage
+from earmark_client.model.active import LINE, stage
 from earmark_client.store.home import MODELS_NAME
 from earmark_shared.errors import NetworkError, ReleaseError, StoreError
 from earmark_shared.files import disk_errors, make_private_folder, read_private, write_atomic
@@ -92,9 +92,15 @@ class Floor:
     @classmethod
     def read(cls, database: Database, pin: bytes) -> Floor:
         """Return the floor of the repository with this first root."""
-        stored = database.federation_value(FLOOR)
+        # Before a device could come back to one, it kept the floor of the last repository alone, without a pin in the name.
+        stored = database.federation_value(f"{FLOOR}.{pin.hex()}") or database.federation_value(FLOOR)
         table: dict[str, Any] = json.loads(stored) if stored else {}
         return cls(**table) if table.get("pin") == pin.hex() else cls(pin.hex())
+
+    def write(self, database: Database) -> None:
+        """Keep it, and which line of releases is followed; inside a transaction."""
+        database.set_federation_value(f"{FLOOR}.{self.pin}", json.dumps(asdict(self), sort_keys=True).encode())
+        database.set_federation_value(LINE, self.pin.encode())
 
     def check(self, newer: Floor) -> None:
         """Raise ReleaseError if something is older than it was; a new root may start the other roles' versions again."""
@@ -201,7 +207,7 @@ def _update(home: Home, cache: _Cache, floor: Floor, now_s: int) -> Release | No
         seen = Floor(**asdict(seen) | {"number": release.number})
         floor.check(seen)
     with home.database.transaction():
-        home.database.set_federation_value(FLOOR, json.dumps(asdict(seen), sort_keys=True).encode())
+        seen.write(home.database)
     return release
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ROWS = 8
 """Segments corrected at once, always so many: a row's bits can't depend on the others."""
+LINE = "line"
+"""Where the database keeps which line of releases was asked last. In one line numbers only grow; another repository is another line."""
 REFETCH = "`earmark update` fetches it again; `earmark update --rollback` goes back to the model before."
 
 
@@ -80,6 +82,14 @@ class ActiveState:
     """When this device saw it first, or else put the one before it in force; Unix seconds."""
     latest: Release | None = None
     """The newest release while one waits: that one, or one that came after it."""
+    line: str = ""
+    """The line of releases that all this is about; empty in what was stored before lines had names."""
+
+    @property
+    def highest(self) -> int:
+        """The highest number of a release in here, 0 without any."""
+        releases = (self.active, self.previous, self.next, self.waiting, self.latest)
+        return max([self.taken_back, *(each.number for each in releases if each is not None)])
 
     @property
     def newest(self) -> Release | None:
@@ -115,6 +125,7 @@ class ActiveState:
                 waiting=_release(table.get("waiting")),  # what was stored before 2026-11-28 has none of these three
                 waiting_since_s=int(table.get("waiting_since_s", 0)),
                 latest=_release(table.get("latest")),
+                line=str(table.get("line", "")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError("What this library knows of its model can't be read.") from error
