@@ -570,6 +570,120 @@ def test_rotated_keys_are_followed_and_a_new_root_starts_versions_again(repo):
     assert repo.device.fetch(repo).number == 2
 
 
+def replace_targets_keys(repo, count):
+    """A new root, in which so many of the three keys are others."""
+    fresh = [stranger() for _ in range(count)]
+    for old, new in zip(repo.signers["targets"], fresh, strict=False):
+        repo.root.revoke_key(old.public_key.keyid, "targets")
+        repo.root.add_key(new.public_key, "targets")
+    repo.signers["targets"][:count] = fresh
+    repo.root.version += 1
+    repo.put_root()
+
+
+LAST = 2**63 - 1
+
+
+def recovered(repo, count=3):
+    """Two stolen keys release the highest number there is; so many are then replaced, and the next release is the second again."""
+    repo.publish(number=LAST)
+    assert repo.device.fetch(repo).number == LAST
+    replace_targets_keys(repo, count)
+    repo.publish(number=2)
+    return repo.device.fetch(repo).number
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_once_stolen_keys_are_replaced_numbers_begin_again_and_then_only_grow(repo, count):
+    assert recovered(repo, count) == 2
+    repo.publish(number=3)
+    assert repo.device.fetch(repo).number == 3
+    repo.publish(number=2)
+    with pytest.raises(ReleaseError, match="older"):
+        repo.device.fetch(repo)
+
+
+def test_control_without_that_the_device_is_frozen_for_good(repo, monkeypatch):
+    monkeypatch.setattr(releases.Floor, "are_replaced", lambda *_: False)
+    with pytest.raises(ReleaseError, match="older"):
+        recovered(repo)
+
+
+def test_numbers_begin_again_though_nothing_was_released_at_first(repo):
+    repo.publish(number=LAST)
+    repo.device.fetch(repo)
+    replace_targets_keys(repo, 3)
+    repo.targets.targets = {}
+    repo.bump()
+    repo.put()
+    assert repo.device.fetch(repo) is None
+    repo.publish(number=2)
+    assert repo.device.fetch(repo).number == 2
+
+
+def test_keys_that_are_replaced_one_after_the_other_are_replaced(repo):
+    repo.publish(number=LAST)
+    repo.device.fetch(repo)
+    for number in (2, 3):
+        with pytest.raises(ReleaseError, match="older"):
+            repo.device.fetch(publish_again(repo, number))
+        repo.signers["targets"].reverse()
+        replace_targets_keys(repo, 1)
+    assert repo.device.fetch(publish_again(repo, 4)).number == 4
+
+
+def publish_again(repo, number):
+    repo.publish(number=number)
+    return repo
+
+
+def older_release_under_one_new_key(repo):
+    """A key of three was lost and is replaced. A server, whose online keys are its own, hands out what the two others signed before."""
+    old = repo.targets.version
+    files = dict(repo.files)
+    repo.publish()
+    assert repo.device.fetch(repo).number == 2
+    replace_targets_keys(repo, 1)
+    repo.files |= {name: data for name, data in files.items() if name.endswith(f"/{old}.targets.json")}
+    repo.snapshot = Snapshot(1, expires=repo.snapshot.expires)
+    repo.timestamp = Timestamp(1, expires=repo.timestamp.expires)
+    repo.snapshot.meta["targets.json"] = MetaFile(old)
+    for role in ("snapshot", "timestamp"):
+        repo.root.revoke_key(repo.signers[role][0].public_key.keyid, role)
+        repo.signers[role] = [stranger()]
+        repo.root.add_key(repo.signers[role][0].public_key, role)
+    repo.root.version += 1
+    repo.put_root()
+    repo.put_snapshot()
+    repo.put_timestamp()
+    return repo.device.fetch(repo)
+
+
+def test_where_the_old_keys_can_still_sign_numbers_go_on(repo):
+    with pytest.raises(ReleaseError, match="older"):
+        older_release_under_one_new_key(repo)
+
+
+def test_control_if_any_other_key_let_them_begin_again_an_old_release_is_believed(repo, monkeypatch):
+    monkeypatch.setattr(releases.Floor, "are_replaced", lambda floor, keys, _threshold: floor.keys != keys)
+    assert older_release_under_one_new_key(repo).number == 1
+
+
+def test_a_floor_that_knows_no_keys_holds_under_any(repo):
+    database, name = repo.device.database, f"{releases.FLOOR}.{repo.pin.hex()}"
+    repo.publish()
+    repo.device.fetch(repo)
+    stored = json.loads(database.federation_value(name))
+    with database.transaction():
+        database.set_federation_value(name, json.dumps({key: stored[key] for key in OLD_FLOOR}).encode())
+    replace_targets_keys(repo, 3)
+    repo.publish(number=1)
+    with pytest.raises(ReleaseError, match="older"):
+        repo.device.fetch(repo)
+    repo.publish(number=3)
+    assert repo.device.fetch(repo).number == 3
+
+
 def stolen_after_years(repo):
     """Targets keys that were stolen are replaced in the 36th root; the thief releases with the old ones. What the device takes."""
     thief = repo.signers["targets"]

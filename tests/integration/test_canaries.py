@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from tuf.api.metadata import Root
 
 from earmark_client import updating
 from earmark_client.federation import device, enrol
@@ -13,11 +14,12 @@ from earmark_client.federation.releases import fetch_newest
 from earmark_client.library import Library
 from earmark_client.model.active import LINE, ActiveState
 from earmark_client.store.keys import KeyFile
+from earmark_server import publish
 from earmark_server.publish import Repository, create_repository
 from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema, base_version
 from earmark_shared.errors import ModelError
 from earmark_shared.head import arrays_sha256
-from earmark_shared.release import Release, is_canary, make_release
+from earmark_shared.release import Release, dump_head, is_canary, make_release
 from tests.soundmaker import tone, write_sound
 from tests.support.federation import Federation
 
@@ -325,6 +327,38 @@ def test_leaving_and_joining_the_same_federation_again_forgets_nothing(enrolled)
     enrolled.ask(later_s=2 * DAY_S)
     assert enrolled.state == before
     assert before.taken_back == 1
+
+
+def thief_replaced(enrolled, monkeypatch):
+    """A canary took what a thief released under the highest number there is; then the operator's new keys release the second."""
+    monkeypatch.setattr(device, "is_canary", lambda _alias: True)
+    repository = enrolled.server.repository
+    enrolled.release(0.01)
+    repository.publish(head(1.0), base_schema(), base=base_version(), number=2**63 - 1)
+    assert enrolled.ask().version == enrolled.in_force == 2**63 - 1
+    root = repository._newest(Root)
+    for keyid in list(root.signed.roles["targets"].keyids):
+        root.signed.revoke_key(keyid, "targets")
+    for path in enrolled.server.authority.places.release_keys.glob("targets-*.pem"):
+        root.signed.add_key(publish._new_key(path), "targets")
+    repository._renew(root)
+    repository._write(root, f"{root.signed.version}.root.json")
+    monkeypatch.setattr(device, "is_canary", lambda _alias: False)
+    data = dump_head(base_schema(), head(0.02))
+    repository._release(make_release(2, base_version(), base_schema(), data), base_schema().to_json().encode(), data)
+
+
+def test_what_a_thief_released_is_in_force_no_longer_once_numbers_begin_again(enrolled, monkeypatch):
+    thief_replaced(enrolled, monkeypatch)
+    assert enrolled.ask().version == 2
+    assert (enrolled.in_force, enrolled.library.status().waiting_release) == (0, 2)
+    assert enrolled.ask(later_s=DAY_S).version == enrolled.in_force == 2
+
+
+def test_control_where_they_begin_again_unnoticed_it_stays_for_good(enrolled, monkeypatch):
+    thief_replaced(enrolled, monkeypatch)
+    monkeypatch.setattr(updating, "enter", lambda *_: False)
+    assert enrolled.ask(later_s=3 * DAY_S).version == enrolled.in_force == 2**63 - 1
 
 
 def test_one_for_another_base_model_is_refused_and_does_not_wait(enrolled):

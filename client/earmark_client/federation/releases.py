@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,10 @@ class Floor:
     timestamp: int = 0
     snapshot: int = 0
     targets: int = 0
+    keys: tuple[str, ...] = ()
+    """The public keys that could sign releases when `number` was seen; none in what was stored before they were kept."""
+    begun: int = 0
+    """How often numbers began again."""
 
     @classmethod
     def read(cls, database: Database, pin: bytes) -> Floor:
@@ -95,17 +99,32 @@ class Floor:
         # Before a device could come back to one, it kept the floor of the last repository alone, without a pin in the name.
         stored = database.federation_value(f"{FLOOR}.{pin.hex()}") or database.federation_value(FLOOR)
         table: dict[str, Any] = json.loads(stored) if stored else {}
-        return cls(**table) if table.get("pin") == pin.hex() else cls(pin.hex())
+        return cls(**table | {"keys": tuple(table.get("keys", ()))}) if table.get("pin") == pin.hex() else cls(pin.hex())
 
     def write(self, database: Database) -> None:
         """Keep it, and which line of releases is followed; inside a transaction."""
         database.set_federation_value(f"{FLOOR}.{self.pin}", json.dumps(asdict(self), sort_keys=True).encode())
-        database.set_federation_value(LINE, self.pin.encode())
+        database.set_federation_value(LINE, f"{self.pin}.{self.begun}".encode())
+
+    def counted(self, number: int, root: Root) -> Floor:
+        """Return the floor once release `number` was seen under `root`; where it is lower, numbers begin again if they may."""
+        role = root.get_delegated_role(Targets.type)
+        keys = tuple(sorted({str(root.keys[keyid].keyval["public"]) for keyid in role.keyids}))
+        begins = number < self.number and self.are_replaced(keys, role.threshold)
+        return replace(self, number=number, keys=keys, begun=self.begun + begins)
+
+    def are_replaced(self, keys: tuple[str, ...], threshold: int) -> bool:
+        """Whether the keys of before can't sign a release any more: what they signed, however new, is none now."""
+        return bool(self.keys) and len(set(self.keys) & set(keys)) < threshold
 
     def check(self, newer: Floor) -> None:
-        """Raise ReleaseError if something is older than it was; a new root may start the other roles' versions again."""
+        """Raise ReleaseError if something is older than it was.
+
+        A new root may start the other roles' versions again, and the number too if it replaced the keys that sign releases.
+        """
         older = [role for role in ROLES if getattr(newer, role) < getattr(self, role)]
-        if newer.root < self.root or (older and newer.root == self.root) or newer.number < self.number:
+        is_lower = newer.number < self.number and newer.begun == self.begun
+        if newer.root < self.root or (older and newer.root == self.root) or is_lower:
             raise ReleaseError("The server shows an older release than this device has seen.", hint=KEPT)
 
 
@@ -194,7 +213,11 @@ class _Cache:
             if metadata.signed.is_expired(now):
                 raise ReleaseError(f"The server's {role} metadata has expired.", hint=KEPT)
             versions[role] = metadata.signed.version
-        return Floor(floor.pin, now_s, floor.number, **versions)
+        return replace(floor, clock_s=now_s, **versions)
+
+    def newest_root(self) -> Root:
+        """Return the newest root that the client has believed."""
+        return Metadata[Root].from_bytes((self.folder / "root.json").read_bytes()).signed
 
 
 def _update(home: Home, cache: _Cache, floor: Floor, now_s: int) -> Release | None:
@@ -204,7 +227,7 @@ def _update(home: Home, cache: _Cache, floor: Floor, now_s: int) -> Release | No
     floor.check(seen)
     release = _stage(updater, home.folder / MODELS_NAME)
     if release is not None:
-        seen = Floor(**asdict(seen) | {"number": release.number})
+        seen = seen.counted(release.number, cache.newest_root())
         floor.check(seen)
     with home.database.transaction():
         seen.write(home.database)

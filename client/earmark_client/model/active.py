@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROWS = 8
 """Segments corrected at once, always so many: a row's bits can't depend on the others."""
 LINE = "line"
-"""Where the database keeps which line of releases was asked last. In one line numbers only grow; another repository is another line."""
+"""Where the database keeps which line of releases was asked last. In one line numbers only grow (`federation.releases.Floor`)."""
 REFETCH = "`earmark update` fetches it again; `earmark update --rollback` goes back to the model before."
 
 
