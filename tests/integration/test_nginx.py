@@ -5,9 +5,11 @@ starts them. `make test-all` fetches nginx.
 """
 
 import http.client
+import os
 import socket
 import ssl
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import grpc
@@ -330,6 +332,55 @@ def test_a_long_request_stops_at_nginx(deployed, membership):
         assert reached == []
     finally:
         deployed.federation.service._callers = proxied_caller
+
+
+def announcement(objects):
+    """What a node's announcement of an answer looks like, that is made of so many objects."""
+    from flwr.proto.fleet_pb2 import PushMessagesRequest
+    from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
+    from flwr.proto.node_pb2 import Node
+
+    names, most = [os.urandom(32).hex() for _ in range(objects)], 2**64 - 1
+    metadata = Metadata(
+        run_id=most,
+        src_node_id=most,
+        dst_node_id=1,
+        message_id=names[0],
+        reply_to_message_id=names[0],
+        group_id="abcdef01",
+        ttl=660.0,
+        created_at=time.time(),
+        message_type="train.sa1_advertise",
+    )
+    tree = ObjectTree(object_id=names[0], children=[ObjectTree(object_id=name) for name in names[1:]])
+    return PushMessagesRequest(
+        node=Node(node_id=most),
+        messages_list=[Message(metadata=metadata)],
+        message_object_trees=[tree],
+        clientapp_runtime_list=[1.5],
+    ).SerializeToString()
+
+
+def pushed(deployed, call, body):
+    """The status that the fleet's port answers a node's push with; Flower itself says that no node signed it."""
+    context = ssl.create_default_context(cadata=deployed.tls.pem.decode())
+    with closing(http.client.HTTPSConnection(HOST, deployed.front.fleet, context=context, timeout=60)) as connection:
+        connection.request("POST", f"/v1/fleet/{call}", body, {"Content-Type": "application/protobuf"})
+        return connection.getresponse().status
+
+
+def test_an_answer_made_of_very_many_objects_stops_at_nginx(deployed, superlink):
+    """Flower registers each of them while its database is locked for everybody."""
+    honest, hostile = announcement(3), announcement(1000)
+    assert 400 < len(honest) < 600
+    with deployed.nginx():
+        at_flower = pushed(deployed, "push-messages", honest)
+        assert at_flower not in {404, 413, 415}
+        assert pushed(deployed, "push-object", bytes(1 << 20)) not in {404, 413, 415}
+        assert pushed(deployed, "push-messages", hostile) == pushed(deployed, "push-object", bytes(3 << 20)) == 413
+        assert pushed(deployed, "send-node-heartbeat", hostile) == 413
+    with deployed.nginx((("client_max_body_size 4k;", "client_max_body_size 2m;"),)):
+        assert pushed(deployed, "push-messages", hostile) == at_flower
 
 
 def greet_often(deployed, count):
