@@ -33,6 +33,8 @@ NO_NETWORK = {
     "ORT_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+NO_PROXY = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+"""For programs that we start: what they call is on loopback, or is to be called as gRPC calls it for us, without a proxy."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ def go_offline() -> None:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a program that we start: ours, offline, with our own programs found first."""
+    """Return the environment for a program that we start: ours, offline, with no proxy, with our own programs found first."""
+    ours = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return dict(os.environ) | NO_NETWORK | extra | {"PATH": path}
+    return ours | NO_NETWORK | NO_PROXY | extra | {"PATH": path}
 
 
 def load_settings(

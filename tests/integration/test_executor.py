@@ -23,13 +23,13 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 from scripts.in_process import NOW_S
 
 from earmark_client.federation import executor as executor_module
 from earmark_client.federation import flower as flower_module
+from earmark_client.federation.direct import RuntimeClient
 from earmark_client.federation.executor import AnswerLostError, Executor, Runtime
 from earmark_client.federation.flower import KEY, answer_record, make_app
 from earmark_client.federation.participant import Participant
@@ -129,7 +129,7 @@ def test_a_node_that_is_not_there_is_a_network_error():
         Executor(Runtime("127.0.0.1:9", b"s"), Counting()).step()
 
 
-class Announcing(RuntimeHttpClient):
+class Announcing(RuntimeClient):
     """A node that announces a message; an orphan's contents never come, since the server died while it sent them."""
 
     def __init__(self, tree):
@@ -239,10 +239,10 @@ def test_a_node_that_dropped_a_message_is_known_by_its_log(tmp_path):
 
 def test_the_private_modules_still_have_what_the_executor_uses():
     client = Runtime("127.0.0.1:9", b"s").client()
-    assert isinstance(client, RuntimeHttpClient)
+    assert isinstance(client, RuntimeClient)
     client.close()
     for name in ("AcquireTask", "SendTaskHeartbeat", "PullTaskInput", "PushTaskOutput"):
-        assert callable(getattr(RuntimeHttpClient, name))
+        assert callable(getattr(RuntimeClient, name))
     for name in ("push_message", "push_task_output"):
         assert getattr(executor_module, name) is getattr(run_clientapp, name)
     assert SuperExecAuthHttpInterceptor(master_secret=b"s", protected_methods={executor_module.ACQUIRE})
@@ -319,7 +319,7 @@ class Place:
 )
 def test_a_device_takes_its_place_back(monkeypatch, is_connected, known, number, is_free):
     place = Place(is_connected=is_connected)
-    monkeypatch.setattr(flower_module.FleetHttpClient, "from_server_address", lambda *_, **__: place)
+    monkeypatch.setattr(flower_module.FleetClient, "from_server_address", lambda *_, **__: place)
     assert flower_module.take_back_place("127.0.0.1:1", b"", NodeKey.create(), known) == number
     assert place.is_connected is not is_free
     assert place.asked[-1] == "closed"

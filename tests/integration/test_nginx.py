@@ -379,7 +379,7 @@ def test_an_answer_made_of_very_many_objects_stops_at_nginx(deployed, superlink)
         assert pushed(deployed, "push-object", bytes(1 << 20)) not in {404, 413, 415}
         assert pushed(deployed, "push-messages", hostile) == pushed(deployed, "push-object", bytes(3 << 20)) == 413
         assert pushed(deployed, "send-node-heartbeat", hostile) == 413
-    with deployed.nginx((("client_max_body_size 4k;", "client_max_body_size 2m;"),)):
+    with deployed.nginx((("client_max_body_size 2k;", "client_max_body_size 2m;"),)):
         assert pushed(deployed, "push-messages", hostile) == at_flower
 
 

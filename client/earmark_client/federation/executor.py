@@ -4,8 +4,7 @@ A stock SuperNode executes the app bundle that the SuperLink sends. Ours is star
 this executor claims its tasks over the Runtime API on loopback, compares the bundle's hash with an allow-list, and calls the installed
 `ClientApp`. For any other bundle the answer is Flower's INVALID_FAB, and nothing of it is unpacked.
 
-Private modules of flwr used here, hence the exact pin; a test exercises each: `flwr.supercore.runtime` (the Runtime API's client),
-`flwr.supernode.runtime.run_clientapp` (a task's output), `flwr.supercore.heartbeat`, `flwr.supercore.inflatable` (a task's input),
+Private modules of flwr used here and in direct.py, hence the exact pin; a test exercises each: `flwr.supernode.runtime.run_clientapp` (a task's output), `flwr.supercore.heartbeat`, `flwr.supercore.inflatable` (a task's input),
 `flwr.supercore.task_identity`, `flwr.supercore.interceptors`. Flower's own `pull_task_input` waits two hours for contents that may never
 come, as when a server dies while it sends them: here the node is started anew after `INPUT_S`, or when it says that it gave up.
 """
@@ -48,10 +47,10 @@ from flwr.supercore.interceptors import (  # noqa: E402
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.runtime import RuntimeHttpClient  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output  # noqa: E402
 
+from earmark_client.federation.direct import RuntimeClient  # noqa: E402
 from earmark_shared.bundle import bundle_sha256  # noqa: E402
 from earmark_shared.errors import NetworkError  # noqa: E402
 
@@ -70,7 +69,7 @@ class Runtime:
     address: str
     secret: bytes
 
-    def client(self, token: str | None = None) -> RuntimeHttpClient:
+    def client(self, token: str | None = None) -> RuntimeClient:
         """Open a client: to claim tasks, or with a task's token to work on it."""
         versions = RuntimeVersionHttpInterceptor(component_name="SuperExec" if token is None else TASK)
         proof = (
@@ -78,7 +77,7 @@ class Runtime:
             if token is None
             else RuntimeTokenHttpInterceptor(token)
         )
-        return RuntimeHttpClient.from_server_address(
+        return RuntimeClient.from_server_address(
             server_address=self.address, insecure=True, root_certificates=None, interceptors=[versions, proof]
         )
 
@@ -126,7 +125,7 @@ class Executor:
             push_task_output(client, task.context, SubStatus.COMPLETED, "")
         return True
 
-    def _message(self, client: RuntimeHttpClient, task: Task) -> Message:
+    def _message(self, client: RuntimeClient, task: Task) -> Message:
         until_s = time.monotonic() + INPUT_S
         while (message := task.message(client)) is None:
             self._check_wanted()
@@ -159,7 +158,7 @@ class Task:
     tree: ObjectTree
 
     @classmethod
-    def announced(cls, client: RuntimeHttpClient) -> Task:
+    def announced(cls, client: RuntimeClient) -> Task:
         """Ask what the task is about; RuntimeError if the node knows of no message."""
         task = client.PullTaskInput(PullTaskInputRequest())
         context = context_from_proto(task.context)
@@ -169,7 +168,7 @@ class Task:
             raise RuntimeError("the node holds no message for this task")
         return cls(context, fab_from_proto(task.fab), held.message_object_trees[0])
 
-    def message(self, client: RuntimeHttpClient) -> Message | None:
+    def message(self, client: RuntimeClient) -> Message | None:
         """Return the message, or None as long as its contents are not all there."""
         node, run_id = Node(node_id=self.context.node_id), self.context.run_id
         try:
@@ -199,7 +198,7 @@ def _translated(kind: type[NetworkError]) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(client: RuntimeHttpClient) -> Iterator[RuntimeHttpClient]:
+def _closing(client: RuntimeClient) -> Iterator[RuntimeClient]:
     try:
         yield client
     finally:
@@ -207,7 +206,7 @@ def _closing(client: RuntimeHttpClient) -> Iterator[RuntimeHttpClient]:
 
 
 @contextmanager
-def _beating(client: RuntimeHttpClient) -> Iterator[None]:
+def _beating(client: RuntimeClient) -> Iterator[None]:
     """Tell the SuperNode that the task is being worked on; training may take minutes."""
 
     def beat() -> bool:

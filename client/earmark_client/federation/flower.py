@@ -1,10 +1,10 @@
-"""Flower at a device: the functions of a round, each one message in, one answer out. With executor.py the only import of flwr.
+"""Flower at a device: the functions of a round, each one message in, one answer out. With executor.py and direct.py the only import of flwr.
 
 One `ConfigRecord` carries the bytes both ways, under the key `sa1`; the server's holds a nonce beside it, which nobody reads. Nothing is kept in Flower's `Context`, which passes through the
 SuperNode: a round's keys live in the participant, in this process' memory alone.
 
-Private modules of flwr used here: `flwr.supernode.fleet_http_client` and `flwr.supernode.node_auth_http_interceptor`, with which a
-device takes back a connection that it lost (`take_back_place`).
+A private module of flwr used here, besides those of direct.py: `flwr.supernode.node_auth_http_interceptor`, with which a device takes
+back a connection that it lost (`take_back_place`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL  # noqa: E402
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest  # noqa: E402
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor  # noqa: E402
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes  # noqa: E402
-from flwr.supernode.fleet_http_client import FleetHttpClient  # noqa: E402
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor  # noqa: E402
 
+from earmark_client.federation.direct import FleetClient  # noqa: E402
 from earmark_shared.errors import MalformedError  # noqa: E402
 from earmark_shared.wire.envelope import ACTIONS, pack, unpack  # noqa: E402
 
@@ -71,9 +71,7 @@ def take_back_place(superlink: str, ca_pem: bytes, key: NodeKey, known: int | No
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise MalformedError("the node key is not on an elliptic curve")
     versions, proof = RuntimeVersionHttpInterceptor("SuperNode"), NodeAuthHttpInterceptor(private, private.public_key())
-    client = FleetHttpClient.from_server_address(
-        superlink, insecure=False, root_certificates=ca_pem, interceptors=[versions, proof]
-    )
+    client = FleetClient.from_server_address(superlink, insecure=False, root_certificates=ca_pem, interceptors=[versions, proof])
     try:
         if known is not None:
             with contextlib.suppress(httpx.HTTPStatusError):

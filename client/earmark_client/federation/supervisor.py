@@ -22,7 +22,7 @@ from earmark_client.federation import enrol
 from earmark_client.federation.device import open_participant
 from earmark_client.federation.identity import NODE_NUMBER, node_key_file
 from earmark_client.updating import models_folder
-from earmark_shared.children import program, start_child, stop_child
+from earmark_shared.children import start_child, stop_child
 from earmark_shared.errors import NetworkError
 from earmark_shared.files import FileLock, make_private_folder, write_private
 from earmark_shared.settings import child_environment
@@ -143,6 +143,7 @@ class Node:
 @contextmanager
 def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[Runtime, Node]]:
     """Run a SuperNode for the block: TLS to the SuperLink, the device's node key, and nothing that it could execute."""
+    from earmark_client.federation.direct import supernode_command
     from earmark_client.federation.executor import Runtime
 
     port = _free_port()
@@ -153,7 +154,7 @@ def running_node(membership: Membership, superlink: Address) -> Iterator[tuple[R
         write_private(folder / "secret", runtime.secret)
         write_private(folder / "ca.pem", membership.ca_pem)
         command = [
-            program("flower-supernode"),
+            *supernode_command(),
             *("--root-certificates", str(folder / "ca.pem")),
             *("--superlink", str(superlink)),
             *("--auth-supernode-private-key", f"/dev/fd/{key}"),

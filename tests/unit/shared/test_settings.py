@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from earmark_shared.errors import SettingsError
-from earmark_shared.settings import NO_NETWORK, go_offline, load_settings
+from earmark_shared.settings import NO_NETWORK, NO_PROXY, child_environment, go_offline, load_settings
 
 
 @pytest.fixture
@@ -102,3 +102,12 @@ def test_going_offline_switches_every_phone_home_off(monkeypatch):
     go_offline()
     assert {name: os.environ[name] for name in NO_NETWORK} == NO_NETWORK
     assert NO_NETWORK["FLWR_TELEMETRY_ENABLED"] == "0"
+
+
+def test_a_program_that_we_start_asks_no_proxy(monkeypatch):
+    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY", "ftp_proxy"):
+        monkeypatch.setenv(name, "http://proxy.example")
+    given = child_environment(FLWR_HOME="/somewhere")
+    assert {name: value for name, value in given.items() if name.lower().endswith("_proxy")} == NO_PROXY
+    assert NO_PROXY["no_proxy"] == NO_PROXY["NO_PROXY"] == "127.0.0.1,localhost"
+    assert given["FLWR_HOME"] == "/somewhere"
