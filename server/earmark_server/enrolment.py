@@ -105,12 +105,10 @@ class Enroller:
         return Admission(device.certificate, tls_cert, device.joined_s, head, device.log_index, path)
 
     def follow(self, ask: Ask) -> News:
-        """Tell what happened since the log had `ask.size` entries."""
-        leaves, head = self._head()
-        if ask.size > len(leaves):
-            raise ProtocolError("the log was never that long")
-        proof = pack(consistency_proof(leaves, ask.size))
-        return News(head, proof, pack(self.registry.revoked()), self.authority.signed_plan_key())
+        """Tell what happened since the log had `ask.size` entries; of one that never was so long there is no proof."""
+        leaves, revoked, head = self._head()
+        proof = consistency_proof(leaves, ask.size) if ask.size <= len(leaves) else []
+        return News(head, pack(proof), revoked, self.authority.signed_plan_key())
 
     def renew(self, renewal: Renewal, device: Device) -> Renewed:
         """Give a device new certificates for the keys it has; SignatureError unless its identity asks.
@@ -190,13 +188,14 @@ class Enroller:
     def _issue(self, alias: bytes, identity: bytes, now_s: int) -> bytes:
         return issue(self.authority.identity, Certificate(alias, identity, not_after_s=now_s + CERTIFICATE_LIFE_S, epoch=EPOCH))
 
-    def _head(self) -> tuple[list[bytes], bytes]:
+    def _head(self) -> tuple[list[bytes], bytes, bytes]:
+        """Return the log's leaves, who is revoked and the head that fixes both."""
         with self.registry.transaction():
             entries, revoked = self.registry.log(), pack(self.registry.revoked())
         leaves = [leaf_hash(entry) for entry in entries]
         head = Head(len(leaves), tree_root(leaves), int(self._clock()), EPOCH, revoked_hash(revoked))
-        return leaves, sign_head(self.authority.identity, head)
+        return leaves, revoked, sign_head(self.authority.identity, head)
 
     def _prove(self, index: int) -> tuple[bytes, bytes]:
-        leaves, head = self._head()
+        leaves, _, head = self._head()
         return head, pack(inclusion_proof(leaves, index))

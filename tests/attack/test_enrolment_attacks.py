@@ -21,9 +21,11 @@ from tests.support.homes import new_database
 
 from earmark_client.federation import enrol
 from earmark_client.federation.identity import is_lab, load_membership, load_pending, node_key_file, store_membership
+from earmark_server import enrolment
 from earmark_server.authority import renew
 from earmark_server.enrolment import Enroller
 from earmark_server.limits import FAILURES_AN_HOUR, Limits
+from earmark_server.registry import Registry
 from earmark_server.service import EnrolmentService, Ports, proxied_caller, start_behind_nginx, start_direct
 from earmark_server.tls import DAY_S, TlsAuthority
 from earmark_shared.crypto.certificates import Certificate, Enrolment, issue, peek, read
@@ -381,8 +383,29 @@ def test_a_log_that_was_cut_is_noticed(federation, database, tmp_path):
     longer = Head(5, bytes(32), 0, 1, revoked_hash(b""))
     with database.transaction():
         store_membership(database, dataclasses.replace(membership, head=sign_head(federation.authority.identity, longer)))
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LogError, match="has 1 entries, this device has seen 5") as caught:
         enrol.follow(database, federation.world)
+    assert "backup" in caught.value.hint
+
+
+def test_a_device_that_asks_while_another_is_revoked_gets_the_list_that_its_head_fixes(
+    federation, database, tmp_path, monkeypatch
+):
+    """Another process revokes between what `follow` reads: `earmark-server revoke` beside `serve`."""
+    federation.join(database)
+    with new_database(tmp_path, "second.db") as second:
+        other = federation.join(second).alias
+    sign, left = enrolment.sign_head, [other]
+
+    def revoke_meanwhile(*parts):
+        if left:
+            with Registry(federation.authority.places.registry) as registry:
+                Enroller(federation.authority, registry, clock=federation.clock, entropy=os.urandom).revoke(left.pop())
+        return sign(*parts)
+
+    monkeypatch.setattr(enrolment, "sign_head", revoke_meanwhile)
+    assert enrol.follow(database, federation.world).revoked == frozenset()
+    assert enrol.follow(database, federation.world).revoked == {other}
 
 
 def test_a_revocation_is_neither_hidden_nor_taken_back(federation, database, tmp_path, monkeypatch):

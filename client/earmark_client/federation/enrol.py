@@ -66,6 +66,10 @@ RENEW_BEFORE_S = 30 * 86_400
 HEAD_AGE_MOST_S = 3600
 """How old the log's head may be. The authority signs one for each call, so an hour is clocks that differ; without a bound, a server that
 has no enrolment key could hide a revocation for good by showing the head from before it."""
+FORKED = (
+    "Ask whoever runs the server. If a backup was put back there: `earmark leave --offline`, then join again with a new invitation. "
+    "If not, somebody may be deceiving this device."
+)
 _ADDRESS = re.compile(r"earmark://(\[[0-9a-f:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})/([0-9a-f]{64})")
 
 
@@ -152,7 +156,7 @@ def follow(database: Database, world: World) -> Enrolment:
         renewed = _renew(channel, membership, now_s=now_s)
     head = read_head(news.head, membership.root.authority)
     _check_fresh(head, now_s=now_s)
-    verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
+    _check_goes_on(known, head, news)
     check_revoked(head, news.revoked)
     root = replace(membership.root, plan_key=news.plan_key)
     after = replace(renewed, root=root, head=news.head, revoked=news.revoked)
@@ -241,6 +245,16 @@ def _check_tls(encoded: bytes, membership: Membership) -> None:
     public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if public != membership.keys.node.public:
         raise CertificateError("the TLS certificate is for another key")
+
+
+def _check_goes_on(known: Head, head: Head, news: News) -> None:
+    try:
+        verify_consistency(known.size, known.root, head.size, head.root, unpack(news.proof))
+    except LogError as error:
+        what = (
+            f"has {head.size} entries, this device has seen {known.size}" if head.size < known.size else "is not the one it was"
+        )
+        raise LogError(f"The server's enrolment log {what}.", hint=FORKED) from error
 
 
 def _renew(channel: grpc.Channel, membership: Membership, *, now_s: int) -> Membership:
