@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from earmark_server.registry import Registry
-from earmark_server.settings import Places, ServerSettings, read_settings, write_settings
+from earmark_server.settings import RESTORE, Places, ServerSettings, read_settings, write_settings
 from earmark_server.tls import DAY_S, LOCAL_NAMES, TlsAuthority, save_server
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.secrets import Entropy
 from earmark_shared.enrolment import PROTO, Root, sign_plan_key
-from earmark_shared.errors import HomeExistsError
+from earmark_shared.errors import HomeExistsError, StoreError
 from earmark_shared.files import make_private_folder, read_private, write_atomic, write_private
 
 PLAN_KEY_LIFE_S = 30 * DAY_S
+PRIVATE_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ def open_authority(folder: Path) -> Authority:
     """Read what `create_authority` made.
 
     Raises:
-        SettingsError: there is no server in the folder. StoreError: a key can be read by others.
+        SettingsError: there is no server in the folder. StoreError: a key is missing or damaged, or can be read by others.
     """
     settings, places = read_settings(folder), Places(folder)
-    return Authority(settings, places, Identity(read_private(places.enrolment_key)), TlsAuthority.load(places.tls))
+    return Authority(settings, places, _identity(places.enrolment_key), TlsAuthority.load(places.tls))
 
 
 def renew(authority: Authority, *, now_s: int, entropy: Entropy) -> None:
@@ -93,7 +94,14 @@ def renew(authority: Authority, *, now_s: int, entropy: Entropy) -> None:
 
 def open_plan_key(folder: Path) -> Identity:
     """Return the aggregator's key, which signs rounds."""
-    return Identity(read_private(Places(folder).plan_key))
+    return _identity(Places(folder).plan_key)
+
+
+def _identity(path: Path) -> Identity:
+    key = read_private(path)
+    if len(key) != PRIVATE_SIZE:
+        raise StoreError(f"{path} is no key of {PRIVATE_SIZE} bytes.", hint=RESTORE)
+    return Identity(key)
 
 
 def tuf_root_hash(places: Places) -> bytes:

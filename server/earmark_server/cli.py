@@ -30,12 +30,12 @@ from earmark_server.service import (
     start_direct,
 )
 from earmark_server.settings import PORT, Places, ServerSettings, read_settings
+from earmark_server.signing import MINUTE
 from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
-from earmark_shared.files import harden_process
-from earmark_shared.head import HeadSchema
-from earmark_shared.release import is_canary, load_head
+from earmark_shared.files import disk_errors, harden_process
+from earmark_shared.release import is_canary, load_head, read_schema
 
 GRACE_S = 5.0
 LAB_BANNER = "LAB: five devices make a cohort here; for demonstrations only, and it can't be undone"
@@ -175,19 +175,20 @@ def revoke(folder: Path, alias: str) -> None:
 
 @cli.command("renew", epilog="\b\nExample:\n  earmark-server renew /srv/earmark")
 @folder_argument
-def renew_keys(folder: Path) -> None:
+@click.option("--restored", "is_restored", is_flag=True, help="DIR is a backup that was put back: lift all release numbers.")
+def renew_keys(folder: Path, *, is_restored: bool) -> None:
     """Make a new round-plan key (good for 30 days) and server certificate; restart `serve` afterwards.
 
-    With the release keys in DIR/keys, the release repository is signed for another term as well.
+    With two targets keys in DIR/keys, releases are signed for another term as well; root, once half of its year is over.
     """
     renew(open_authority(folder.absolute()), now_s=int(time.time()), entropy=os.urandom)
     repository = _repository(folder)
-    if repository.can_sign():
-        repository.renew()
-    else:
+    if is_restored and (release := repository.lift()):
+        click.echo(f"released {release.number}: {release.version}, which was the newest here", err=True)
+    if lacking := repository.renew():
         click.echo(
-            f"releases are believed until {repository.ends:%Y-%m-%d}: not enough release keys are in {_places(folder).release_keys}; "
-            "bring two each of root and targets, and renew again",
+            f"releases are believed until {repository.ends:{MINUTE}}: {_places(folder).release_keys} lacks keys of "
+            f"{' and '.join(lacking)}; bring two of each, and renew again",
             err=True,
         )
     click.echo("renewed", err=True)
@@ -202,18 +203,24 @@ def renew_keys(folder: Path) -> None:
 @click.option("--base", required=True, help="Version of the base model that the head corrects, as `earmark status` names it.")
 def publish(folder: Path, head: Path, schema: Path, *, base: str) -> None:
     """Sign and release a head by hand. Rounds release what they learned by themselves."""
-    read = HeadSchema.from_json(schema.read_text(encoding="utf-8"))
-    release = _repository(folder).publish(load_head(read, head.read_bytes()), read, base=base)
+    with disk_errors(head):
+        texts, weights = schema.read_bytes(), head.read_bytes()
+    read = read_schema(texts)
+    release = _repository(folder).publish(load_head(read, weights), read, base=base)
     click.echo(f"released {release.number}: {release.version}", err=True)
 
 
 @cli.command("take-back", epilog="\b\nExample:\n  earmark-server take-back /srv/earmark 3")
 @folder_argument
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=click.IntRange(0))
 def take_back(folder: Path, number: int) -> None:
-    """Release the head of release NUMBER again, as the newest: devices go back to it with their next update."""
+    """Release the head of release NUMBER again, as the newest: devices go back to it with their next update.
+
+    NUMBER 0 is the head that rounds began with, before any release.
+    """
     release = _repository(folder).take_back(number)
-    click.echo(f"released {release.number}: {release.version}, which was release {number}", err=True)
+    old = f"was release {number}" if number else "rounds began with"
+    click.echo(f"released {release.number}: {release.version}, which {old}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

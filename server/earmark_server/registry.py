@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from earmark_server.settings import RESTORE
 from earmark_shared.crypto.enrol_log import Change, Entry
 from earmark_shared.crypto.hashing import digest
 from earmark_shared.errors import DiskFullError, StoreError
@@ -21,7 +22,7 @@ from earmark_shared.files import write_private
 
 BUSY_S = 10.0
 FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE"})
-RESTORE = "Restore it from a backup: docs/guides/deploy.md says how. Without it every device must join again."
+RESTORE_IT = f"{RESTORE} Without it every device must join again."
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS invitations (
         token_sha256 BLOB PRIMARY KEY,
@@ -80,12 +81,12 @@ class Registry:
             StoreError: it is missing or is no registry: an empty one in its place would know nobody. DiskFullError: there is no room.
         """
         if not path.exists():
-            raise StoreError(f"{path} is missing.", hint=RESTORE)
+            raise StoreError(f"{path} is missing.", hint=RESTORE_IT)
         self._path, self._lock = path, threading.RLock()
         with _errors(path):
             self._connection = self._open_to_read() if read_only else self._connect("mode=rw")
             if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone():
-                raise StoreError(f"{path} is no registry.", hint=RESTORE)
+                raise StoreError(f"{path} is no registry.", hint=RESTORE_IT)
             if not read_only:
                 _prepare(self._connection)
 
@@ -241,7 +242,7 @@ def _errors(path: Path) -> Iterator[None]:
             raise DiskFullError(
                 f"There is no room for {path}.", hint="Make room on the disk and run the command again."
             ) from error
-        hint = RESTORE if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"} else ""
+        hint = RESTORE_IT if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"} else ""
         raise StoreError(f"{path} can't be used: {name}.", hint=hint) from error
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from earmark_server.publish import Repository
-from earmark_shared.errors import MalformedError, SettingsError, StoreError
+from earmark_shared.errors import EarmarkError, HomeInUseError, MalformedError, SettingsError, StoreError
 from earmark_shared.releasing import PATH, PIECE_SIZE, Piece, Wanted
 
 TIMESTAMP = "metadata/timestamp.json"
@@ -17,10 +19,11 @@ ABSENT = Piece(is_there=False, size=0, data=b"")
 class ReleasedFiles:
     """The files below a repository's `metadata` and `targets`; a repository that isn't there has none."""
 
-    def __init__(self, repository: Repository) -> None:
-        """Serve `repository`; its timestamp is signed anew when somebody asks for one that grows old."""
-        self._repository = repository
+    def __init__(self, repository: Repository, tell: Callable[[str], object] = sys.stderr.write) -> None:
+        """Serve `repository`; its timestamp is signed anew when somebody asks for one that grows old, and if it can't be, `tell` hears why."""
+        self._repository, self._tell = repository, tell
         self._signing = threading.Lock()
+        self._told = ""
 
     def fetch(self, wanted: Wanted) -> Piece:
         """Return a piece of a file.
@@ -36,13 +39,20 @@ class ReleasedFiles:
         return _read(self._repository.folder / path, wanted.start)
 
     def _keep_fresh(self) -> None:
-        """A server without the online keys hands out what it has, and one that is publishing at this moment is fresh anyway."""
-        try:
-            with self._signing:
+        """A server that can't sign hands out what it has, and one that is publishing at this moment is fresh anyway."""
+        with self._signing:
+            try:
                 if (self._repository.folder / "root.json").exists():
                     self._repository.keep_fresh()
-        except (SettingsError, StoreError):
+                self._told = ""
+            except (SettingsError, StoreError) as error:
+                self._tell_once(error)
+
+    def _tell_once(self, error: EarmarkError) -> None:
+        if isinstance(error, HomeInUseError) or self._told == str(error):
             return
+        self._told = str(error)
+        self._tell(f"earmark-server: releases can't be kept fresh: {error}\nhint: {error.hint}\n")
 
 
 def _read(path: Path, start: int) -> Piece:

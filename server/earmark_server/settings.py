@@ -21,6 +21,8 @@ from earmark_shared.files import read_private, write_private
 
 SETTINGS_NAME = "server.toml"
 PORT = 7443
+RESTORE = "Restore it from a backup: docs/guides/deploy.md says how."
+"""What to do about a file that is missing or damaged."""
 _KINDS: dict[str, type] = {"host": str, "port": int, "member_port": int, "is_lab": bool}
 
 

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from earmark_server.settings import RESTORE
 from earmark_shared.crypto.nodes import load_node
 from earmark_shared.errors import StoreError
-from earmark_shared.files import read_private, write_atomic, write_private
+from earmark_shared.files import disk_errors, read_private, write_atomic, write_private
 from earmark_shared.wire.channel import Credentials
 
 DAY_S = 86_400
@@ -50,11 +51,16 @@ class TlsAuthority:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        key = load_pem_private_key(read_private(folder / "ca.key"), password=None)
+        """Read what `save` wrote; StoreError if it is missing or damaged."""
+        try:
+            key = load_pem_private_key(read_private(folder / "ca.key"), password=None)
+            with disk_errors(folder / "ca.pem"):
+                certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{folder / 'ca.key'} or ca.pem can't be read.", hint=RESTORE) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise StoreError(f"{folder / 'ca.key'} is not an elliptic-curve key.")
-        return cls(key, x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()))
+            raise StoreError(f"{folder / 'ca.key'} is not an elliptic-curve key.", hint=RESTORE)
+        return cls(key, certificate)
 
     def save(self, folder: Path) -> None:
         """Write the key and the certificate; 0600. StoreError if there are some."""

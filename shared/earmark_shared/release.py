@@ -145,11 +145,16 @@ def open_release(release: Release, schema_json: bytes, head: bytes) -> tuple[Hea
         raise ModelError("the head's schema is not the one that the release names")
     if len(head) > HEAD_BYTES_MOST or sha256_hex(head) != release.head_sha256:
         raise ModelError("the head is not the one that the release names")
+    schema = read_schema(schema_json)
+    return schema, load_head(schema, head)
+
+
+def read_schema(schema_json: bytes) -> HeadSchema:
+    """Read a head's schema; ModelError if it is none."""
     try:
-        schema = HeadSchema.from_json(schema_json.decode())
+        return HeadSchema.from_json(schema_json.decode())
     except UnicodeDecodeError as error:
         raise ModelError("the head's schema is not text") from error
-    return schema, load_head(schema, head)
 
 
 def load_head(schema: HeadSchema, data: bytes) -> dict[str, Floats]:

@@ -19,8 +19,9 @@ from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 from earmark_server import cli as server_cli
 from earmark_server.cli import main as server_main
-from earmark_shared.release import is_canary
+from earmark_shared.release import dump_head, is_canary
 from tests.support.federation import Federation
+from tests.support.releases import BASE, SCHEMA, some_head
 
 
 class Person:
@@ -149,7 +150,27 @@ def test_an_operator_invites_revokes_and_renews(person):
     assert person.server("invite", "srv").out.split("/")[3][:64] == said.split("/")[3][:64]
     for path in (person.folder / "srv" / "keys").glob("root-*.pem"):
         path.unlink()
-    assert "bring two each" in person.server("renew", "srv").err
+    assert person.server("renew", "srv").err == "renewed\n", "root isn't due yet"
+    for path in (person.folder / "srv" / "keys").glob("targets-*.pem"):
+        path.unlink()
+    said = person.server("renew", "srv").err
+    assert "lacks keys of targets; bring two of each" in said
+    person.server("renew", "srv", "--restored", code=10)
+    (person.folder / "srv" / "keys" / "timestamp-1.pem").unlink()
+    assert "timestamp keys" in person.server("renew", "srv", code=10).err
+
+
+def test_an_operator_takes_the_first_release_back_and_lifts_numbers(person):
+    person.server("init", "srv")
+    (person.folder / "schema.json").write_bytes(SCHEMA.to_json().encode())
+    (person.folder / "head").write_bytes(dump_head(SCHEMA, some_head(1)))
+    person.server("take-back", "srv", "0", code=46)
+    person.server("publish", "srv", "head", "schema.json", "--base", BASE)
+    assert "newest" in person.server("take-back", "srv", "1", code=46).err
+    assert "rounds began with" in person.server("take-back", "srv", "0").err
+    assert "released 10002" in person.server("renew", "srv", "--restored").err
+    (person.folder / "schema.json").write_bytes(b"\xff")
+    assert "not text" in person.server("publish", "srv", "head", "schema.json", "--base", BASE, code=41).err
 
 
 def test_a_lost_registry_is_named_and_no_command_makes_another(person):

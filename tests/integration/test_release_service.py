@@ -1,14 +1,16 @@
 """A head on its way: published into a real repository, fetched over TLS by an enrolled device, taken back by a newer release."""
 
+import shutil
 import time
 
 import numpy as np
 import pytest
+from tuf.api.metadata import Root
 
 from earmark_client.federation.enrol import joined, member_channel
-from earmark_client.federation.releases import fetch_newest
+from earmark_client.federation.releases import fetch_newest, fetch_release
 from earmark_client.model.active import load_correction
-from earmark_server import publish
+from earmark_server import publish, signing
 from earmark_server.publish import Repository, create_repository
 from earmark_server.releases import ReleasedFiles
 from earmark_shared.base_head import base_arrays, base_schema
@@ -21,7 +23,9 @@ from earmark_shared.errors import (
     ProtocolError,
     ReleaseError,
     SettingsError,
+    StoreError,
 )
+from earmark_shared.release import dump_head, sha256_hex
 from earmark_shared.releasing import PIECE_SIZE, Piece, Wanted
 from earmark_shared.wire.channel import call, open_channel
 from tests.support.federation import Clock, Federation
@@ -172,14 +176,108 @@ def test_a_head_that_was_out_before_undoes_what_came_after_it_and_later_releases
     assert release(some_head(5)) == ((3, 3),)
     assert repository.take_back(4).undone == ((3, 3), (5, 5))
     assert repository.take_back(1).undone == ((2, 6),)
-    assert repository.take_back(7).undone == ((2, 6),), "taking back nothing"
-    assert release(base_arrays(), base_schema()) == ((1, 8),), "the head that rounds began with is older than all"
+    assert release(base_arrays(), base_schema()) == ((1, 7),), "the head that rounds began with is older than all"
+
+
+def test_what_was_never_out_or_is_the_newest_is_not_taken_back_and_the_first_release_is(repository):
+    first = repository.publish(some_head(1), SCHEMA, base=BASE)
+    kept = {path: path.read_bytes() for path in repository.keys.glob("targets-*.pem")}
+    for path in kept:
+        path.unlink()
+    with pytest.raises(SettingsError):
+        repository.publish(some_head(2), SCHEMA, base=BASE)
+    for path, data in kept.items():
+        path.write_bytes(data)
+        path.chmod(0o600)
+    with pytest.raises(ReleaseError, match="no release 2"):
+        repository.take_back(2)
+    with pytest.raises(ReleaseError, match="already"):
+        repository.take_back(1)
+    assert repository.current() == first
+    back = repository.take_back(0)
+    assert (back.number, back.undone) == (2, ((1, 1),))
+    schema, arrays = repository.head(back)
+    assert schema == base_schema()
+    np.testing.assert_array_equal(arrays["up"], base_arrays()["up"])
+    with pytest.raises(ReleaseError, match="already"):
+        repository.take_back(0)
+
+
+def test_an_older_copy_that_was_put_back_releases_again_once_its_numbers_were_lifted(repository, device_of, tmp_path):
+    def restored():
+        return Repository(tmp_path / "copy" / "releases", repository.keys, clock=repository.clock)
+
+    for seed in (1, 2):
+        repository.publish(some_head(seed), SCHEMA, base=BASE)
+    shutil.copytree(repository.folder, tmp_path / "copy" / "releases")
+    for seed in (3, 4, 5):
+        repository.publish(some_head(seed), SCHEMA, base=BASE)
+    assert device_of(repository).number == 5
+    restored().publish(some_head(6), SCHEMA, base=BASE)
+    with pytest.raises(ReleaseError, match="version"):
+        device_of(restored())
+    lifted = restored().lift()
+    assert lifted.number > 5
+    assert lifted.undoes(5), "whoever has what was lost goes back without a wait"
+    assert device_of(restored()) == lifted
+    assert lifted.head_sha256 == sha256_hex(dump_head(SCHEMA, some_head(6)))
+    after = restored().publish(some_head(7), SCHEMA, base=BASE)
+    assert device_of(restored()) == after
+
+
+def test_before_any_release_only_versions_are_lifted(repository, device_of):
+    assert repository.lift() is None
+    assert device_of(repository) is None
+    assert device_of(repository) is None
+    assert repository.publish(some_head(1), SCHEMA, base=BASE).number == 1
+    assert device_of(repository).number == 1
+
+
+def test_only_keys_that_are_due_are_asked_for_and_the_rest_is_renewed(repository):
+    for path in repository.keys.glob("root-*.pem"):
+        path.unlink()
+    before = repository.ends
+    repository.clock.shift_s = 10 * DAY_S
+    assert repository.renew() == []
+    assert repository.ends > before
+    repository.clock.shift_s = 190 * DAY_S
+    assert repository.renew() == ["root"]
+    (repository.keys / "targets-1.pem").unlink()
+    (repository.keys / "targets-2.pem").unlink()
+    assert repository.renew() == ["root", "targets"]
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_a_server_key_that_is_lost_ends_releases_soon_and_that_is_said(repository, role):
+    repository.publish(some_head(1), SCHEMA, base=BASE)
+    far = repository.ends
+    (repository.keys / f"{role}-1.pem").unlink()
+    assert repository.ends < far
+    with pytest.raises(SettingsError, match=f"0 of the 1 {role} keys") as caught:
+        repository.renew()
+    assert f"after {repository.ends:%Y-%m-%d %H:%M UTC}" in caught.value.hint
+    told = []
+    files = ReleasedFiles(repository, told.append)
+    repository.clock.shift_s = 5 * DAY_S
+    for _ in range(3):
+        assert files.fetch(Wanted(b"metadata/timestamp.json", 0)).is_there
+    assert len(told) == 1
+    assert f"{role} keys" in told[0]
+
+
+@pytest.mark.parametrize("name", ["metadata/timestamp.json", "metadata/1.snapshot.json", "../keys/timestamp-1.pem"])
+@pytest.mark.parametrize("rubbish", [b"", b"{}", b"\xff"])
+def test_a_damaged_file_is_named(repository, name, rubbish):
+    (repository.folder / name).write_bytes(rubbish)
+    with pytest.raises(StoreError, match=name.rpartition("/")[2]) as caught:
+        repository.renew()
+    assert "backup" in caught.value.hint
 
 
 @pytest.mark.parametrize("step", range(6))
 def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, device_of, monkeypatch, step):
     repository.publish(some_head(1), SCHEMA, base=BASE)
-    real, left = publish.write_atomic, [step]
+    real, left = signing.write_atomic, [step]
 
     def cut(path, data):
         if not left[0]:
@@ -187,7 +285,8 @@ def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, 
         left[0] -= 1
         real(path, data)
 
-    monkeypatch.setattr(publish, "write_atomic", cut)
+    for module in (publish, signing):
+        monkeypatch.setattr(module, "write_atomic", cut)
     with pytest.raises(KeyboardInterrupt):
         repository.publish(some_head(2), SCHEMA, base=BASE)
     monkeypatch.undo()
@@ -200,9 +299,6 @@ def test_publishing_cut_short_at_any_file_leaves_the_release_before(repository, 
 @pytest.fixture
 def device_of(tmp_path):
     """A device that fetches from a repository's files, without a network."""
-    from earmark_client.federation.releases import fetch_release
-    from earmark_shared.release import sha256_hex
-
     device = Device(tmp_path / "device")
 
     def fetch_from(repository):
@@ -220,9 +316,9 @@ def test_root_and_targets_are_renewed_before_they_end(repository, device_of):
     repository.clock.shift_s = 10 * DAY_S
     repository.renew()
     assert repository.ends > before
-    assert repository._newest(publish.Root).signed.version == 1, "devices read each root there ever was"
+    assert repository._roles.newest(Root).signed.version == 1, "devices read each root there ever was"
     repository.clock.shift_s = 190 * DAY_S
     repository.renew()
-    assert repository._newest(publish.Root).signed.version == 2
+    assert repository._roles.newest(Root).signed.version == 2
     device_of.device.shift_s = 190 * DAY_S
     assert device_of(repository).number == 1

@@ -220,8 +220,9 @@ def test_who_leaves_is_revoked_in_the_log_and_in_the_list(federation):
         check_revoked(after, b"")
     with pytest.raises(AdmissionError):
         federation.enroller.revoke(device.alias)
-    with pytest.raises(ProtocolError):
-        federation.enroller.follow(Ask(99))
+    longer = federation.enroller.follow(Ask(99))
+    with pytest.raises(LogError):
+        verify_consistency(99, bytes(32), after.size, after.root, unpack(longer.proof))
 
 
 def test_only_the_identity_renews(federation):
@@ -323,6 +324,19 @@ def test_authorities_are_apart_and_made_once(tmp_path, federation):
         read_plan_key(federation.authority.signed_plan_key(), enrolment_key.public, now_s=now_s + 31 * DAY_S)
     with pytest.raises(CertificateError):
         read_plan_key(federation.authority.signed_plan_key(), plan.public, now_s=now_s)
+
+
+@pytest.mark.parametrize("name", ["authority/enrolment.key", "tls/ca.key", "tls/ca.pem"])
+@pytest.mark.parametrize("rubbish", [b"", b"x"])
+def test_a_damaged_key_is_named(federation, name, rubbish):
+    folder = federation.authority.places.folder
+    (folder / name).write_bytes(rubbish)
+    with pytest.raises(StoreError, match=name.rpartition("/")[2]) as caught:
+        open_authority(folder)
+    assert "backup" in caught.value.hint
+    (folder / "aggregator" / "plan.key").write_bytes(rubbish)
+    with pytest.raises(StoreError, match=r"plan\.key"):
+        open_plan_key(folder)
 
 
 def test_the_release_root_is_part_of_what_an_invitation_pins(federation):
