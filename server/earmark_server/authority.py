@@ -16,12 +16,13 @@ from earmark_server.settings import RESTORE, Places, ServerSettings, read_settin
 from earmark_server.tls import DAY_S, LOCAL_NAMES, TlsAuthority, save_server
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.secrets import Entropy
-from earmark_shared.enrolment import PROTO, Root, sign_plan_key
-from earmark_shared.errors import HomeExistsError, StoreError
+from earmark_shared.enrolment import PROTO, Root, read_plan_key, sign_plan_key
+from earmark_shared.errors import CertificateError, HomeExistsError, StoreError
 from earmark_shared.files import make_private_folder, read_private, write_atomic, write_private
 
 PLAN_KEY_LIFE_S = 30 * DAY_S
 PRIVATE_SIZE = 32
+RENEW = "Devices would follow no plan: earmark-server renew DIR"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,22 @@ def renew(authority: Authority, *, now_s: int, entropy: Entropy) -> None:
 def open_plan_key(folder: Path) -> Identity:
     """Return the aggregator's key, which signs rounds."""
     return _identity(Places(folder).plan_key)
+
+
+def check_plan_key(authority: Authority, *, now_s: int) -> None:
+    """Check that devices follow what the aggregator's key signs.
+
+    Raises:
+        CertificateError: the authority's word for it has run out, or is for another key, as after a `renew` that was cut short.
+    """
+    try:
+        signed = read_plan_key(authority.signed_plan_key(), authority.identity.public, now_s=now_s)
+    except CertificateError as error:
+        raise CertificateError(f"{authority.places.signed_plan_key}: {error}", hint=RENEW) from error
+    if signed != open_plan_key(authority.places.folder).public:
+        raise CertificateError(
+            f"{authority.places.signed_plan_key} is for another key than {authority.places.plan_key}", hint=RENEW
+        )
 
 
 def _identity(path: Path) -> Identity:

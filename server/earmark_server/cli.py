@@ -139,8 +139,10 @@ def serve(
 def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
     """Run rounds with the devices that are connected, while `serve` runs; what became of each is printed."""
     from earmark_server import node  # noqa: PLC0415  flwr takes a second to import
+    from earmark_server import rounds as preparing
 
     authority = open_authority(folder.absolute())
+    preparing.check_believed(authority, _repository(folder))
     port = flower_port or authority.settings.flower_port
     if port is None:
         raise SettingsError("the server's port is chosen when it starts", hint="say where nodes connect: --flower-port")

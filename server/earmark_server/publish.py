@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tuf.api.metadata import TargetFile, Targets
 
-from earmark_server.signing import LIFT, RELEASING, Roles
+from earmark_server.signing import LIFT, MINUTE, RELEASING, Roles
 from earmark_shared.base_head import base_arrays, base_schema, base_version
 from earmark_shared.errors import HomeExistsError, ReleaseError
 from earmark_shared.files import FileLock, make_private_folder, read_private, write_atomic
@@ -155,6 +155,17 @@ class Repository:
         """Sign for another term what is due; return the roles that lack keys for it (`Roles.renew`)."""
         with self._lock:
             return self._roles.renew()
+
+    def check_believed(self) -> None:
+        """Check that devices still believe what is released here: a round needs their newest head.
+
+        Raises:
+            ReleaseError: too long ago somebody signed.
+        """
+        if self._roles.now() >= self.ends:
+            raise ReleaseError(
+                f"No device believes a release here since {self.ends:{MINUTE}}.", hint="Bring the keys: earmark-server renew DIR"
+            )
 
     @property
     def ends(self) -> dt.datetime:

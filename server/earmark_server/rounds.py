@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from earmark_server.authority import open_authority, open_plan_key
+from earmark_server.authority import check_plan_key, open_authority, open_plan_key
 from earmark_server.checkpoint import Checkpoint, Model, State
 from earmark_server.coordinator import Coordinator, Judge, Office, Profile, no_gate
 from earmark_server.gate import Judging, PublicSet, judge
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from earmark_server.authority import Authority
     from earmark_server.round_run import RoundRun
     from earmark_server.settings import Places
 
@@ -67,6 +68,7 @@ class Rounds:
 
         Raises:
             SettingsError: there is no server, or its rounds.toml says something that isn't known.
+            CertificateError, ReleaseError: no device would follow, since a key's or the releases' time is over.
             StoreError: another process runs its rounds, or the checkpoint can't be read.
         """
         authority, profile = open_authority(folder), read_profile(folder)
@@ -80,6 +82,7 @@ class Rounds:
 
             office = Office(open_plan_key(folder), enrolment, os.urandom)
             repository = open_repository(authority.places)
+            check_believed(authority, repository)
             first = newest_release(repository) or Model(FIRST_VERSION, base_schema(), base_arrays())
             checkpoint.catch_up(first)
             coordinator = Coordinator(checkpoint, first, profile, office, make_judge(authority.places, repository))
@@ -140,6 +143,12 @@ def read_profile(folder: Path) -> Profile:
 def open_repository(places: Places) -> Repository:
     """Return the server's release repository."""
     return Repository(places.tuf_root.parent, places.release_keys, clock=time.time)
+
+
+def check_believed(authority: Authority, repository: Repository) -> None:
+    """Check that devices follow this server's rounds; CertificateError or ReleaseError if a key's or the releases' time is over."""
+    check_plan_key(authority, now_s=int(time.time()))
+    repository.check_believed()
 
 
 def newest_release(repository: Repository) -> Model | None:

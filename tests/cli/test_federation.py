@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from earmark_client.federation.spending import open_ledger
 from earmark_client.store.home import open_home
 from earmark_client.store.keys import KeyFile
 from earmark_server import cli as server_cli
+from earmark_server.authority import open_authority, renew
 from earmark_server.cli import main as server_main
+from earmark_server.rounds import Rounds
+from earmark_shared.errors import EarmarkError
 from earmark_shared.release import dump_head, is_canary
 from tests.support.federation import Federation
 from tests.support.releases import BASE, SCHEMA, some_head
@@ -158,6 +162,29 @@ def test_an_operator_invites_revokes_and_renews(person):
     person.server("renew", "srv", "--restored", code=10)
     (person.folder / "srv" / "keys" / "timestamp-1.pem").unlink()
     assert "timestamp keys" in person.server("renew", "srv", code=10).err
+
+
+def test_no_round_is_begun_that_no_device_would_follow(person, monkeypatch):
+    person.server("init", "srv")
+    plan_key = person.folder / "srv" / "aggregator" / "plan.key"
+    kept, now_s = plan_key.read_bytes(), time.time()
+    plan_key.write_bytes(bytes(32))
+    assert "another key" in person.server("round", "srv", code=43).err
+    plan_key.write_bytes(kept)
+    for days, code, what in ((31, 43, "round-plan key has expired"), (91, 46, "No device believes a release")):
+        monkeypatch.setattr(server_cli.time, "time", lambda days=days: now_s + days * 86_400)
+        for said in (person.server("round", "srv", code=code).err, refused_where_rounds_run(person, code)):
+            assert what in said
+            assert "earmark-server renew" in said
+        renew(open_authority(person.folder / "srv"), now_s=int(time.time()) + 60 * 86_400, entropy=os.urandom)
+
+
+def refused_where_rounds_run(person, code):
+    """What a process says that Flower starts."""
+    with pytest.raises(EarmarkError) as caught:
+        Rounds.open(person.folder / "srv")
+    assert caught.value.exit_code == code
+    return f"{caught.value} {caught.value.hint}"
 
 
 def test_an_operator_takes_the_first_release_back_and_lifts_numbers(person):
