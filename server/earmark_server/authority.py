@@ -7,18 +7,21 @@ repository's keys are made elsewhere; its first root, once it lies at `Places.tu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from earmark_server.registry import Registry
-from earmark_server.settings import RESTORE, Places, ServerSettings, read_settings, write_settings
+from earmark_server.settings import RESTORE, Places, ServerSettings, check_new_settings, read_settings, write_settings
 from earmark_server.tls import DAY_S, LOCAL_NAMES, TlsAuthority, save_server
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.secrets import Entropy
 from earmark_shared.enrolment import PROTO, Root, read_plan_key, sign_plan_key
 from earmark_shared.errors import CertificateError, HomeExistsError, StoreError
-from earmark_shared.files import make_private_folder, read_private, write_atomic, write_private
+from earmark_shared.files import disk_errors, make_private_folder, read_private, write_atomic, write_private
 
 PLAN_KEY_LIFE_S = 30 * DAY_S
 PRIVATE_SIZE = 32
@@ -53,15 +56,34 @@ class Authority:
         return read_private(self.places.signed_plan_key)
 
 
-def create_authority(folder: Path, settings: ServerSettings, *, now_s: int, entropy: Entropy) -> Authority:
-    """Make a server's folder with every key and certificate, and an empty registry.
+@contextlib.contextmanager
+def whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    """Make a server's folder inside; if that fails, nothing of it stays.
 
     Raises:
         HomeExistsError: there is something in the folder.
     """
+    _check_empty(folder)
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir() if folder.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if folder.exists() and not was_there:
+            folder.rmdir()
+        raise
+
+
+def create_authority(folder: Path, settings: ServerSettings, *, now_s: int, entropy: Entropy) -> Authority:
+    """Make a server's folder with every key and certificate, and an empty registry.
+
+    Raises:
+        HomeExistsError: there is something in the folder. SettingsError: a server can't be reached by the settings.
+    """
     places = Places(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise HomeExistsError(f"{folder} is not empty.", hint="Name a new folder, or serve the one that is there.")
+    check_new_settings(settings)
+    _check_empty(folder)
     for inner in (folder, places.enrolment_key.parent, places.plan_key.parent, places.tls, places.tuf_root.parent):
         make_private_folder(inner)
     write_private(places.enrolment_key, bytes(Identity.create(entropy).private_bytes()))
@@ -112,6 +134,12 @@ def check_plan_key(authority: Authority, *, now_s: int) -> None:
         raise CertificateError(
             f"{authority.places.signed_plan_key} is for another key than {authority.places.plan_key}", hint=RENEW
         )
+
+
+def _check_empty(folder: Path) -> None:
+    with disk_errors(folder):
+        if folder.exists() and any(folder.iterdir()):
+            raise HomeExistsError(f"{folder} is not empty.", hint="Name a new folder, or serve the one that is there.")
 
 
 def _identity(path: Path) -> Identity:

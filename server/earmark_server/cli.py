@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from earmark_server.authority import create_authority, open_authority, renew, tuf_root_hash
+from earmark_server.authority import create_authority, open_authority, renew, tuf_root_hash, whole_or_not_at_all
 from earmark_server.enrolment import Enroller
 from earmark_server.limits import CALLS_A_MINUTE, LAB_CALLS_A_MINUTE, Limits
 from earmark_server.publish import Repository, create_repository
@@ -65,8 +65,9 @@ def init(folder: Path, *, host: str, port: int, member_port: int | None, is_lab:
     """
     member = (port + 1 if port else 0) if member_port is None else member_port
     settings = ServerSettings(host=host, port=port, member_port=member, is_lab=is_lab)
-    authority = create_authority(folder.absolute(), settings, now_s=int(time.time()), entropy=os.urandom)
-    create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
+    with whole_or_not_at_all(folder.absolute()):
+        authority = create_authority(folder.absolute(), settings, now_s=int(time.time()), entropy=os.urandom)
+        create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
     click.echo(f"made {folder}; fingerprint {authority.root(bytes(32)).fingerprint().hex()}", err=True)
     _banner(is_lab=is_lab)
 
@@ -139,10 +140,10 @@ def serve(
 def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
     """Run rounds with the devices that are connected, while `serve` runs; what became of each is printed."""
     from earmark_server import node  # noqa: PLC0415  flwr takes a second to import
-    from earmark_server import rounds as preparing
+    from earmark_server.rounds import check_believed  # noqa: PLC0415
 
     authority = open_authority(folder.absolute())
-    preparing.check_believed(authority, _repository(folder))
+    check_believed(authority, _repository(folder))
     port = flower_port or authority.settings.flower_port
     if port is None:
         raise SettingsError("the server's port is chosen when it starts", hint="say where nodes connect: --flower-port")

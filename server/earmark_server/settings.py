@@ -12,6 +12,9 @@ registry.db                 invitations, devices, the enrolment log
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +26,10 @@ SETTINGS_NAME = "server.toml"
 PORT = 7443
 RESTORE = "Restore it from a backup: docs/guides/deploy.md says how."
 """What to do about a file that is missing or damaged."""
+PORT_MOST, HOST_MOST = 65_535, 253
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+$){_LABEL}")
+"""A last part of digits alone would be an address that isn't one."""
 _KINDS: dict[str, type] = {"host": str, "port": int, "member_port": int, "is_lab": bool}
 
 
@@ -87,6 +94,46 @@ class Places:
         return self.folder / "registry.db"
 
 
+def check_settings(settings: ServerSettings) -> None:
+    """Check that a server can be reached by what is set.
+
+    Raises:
+        SettingsError: the host is no name or address, or a port can't be.
+    """
+    _check_host(settings.host)
+    for name, port in (("port", settings.port), ("member_port", settings.member_port)):
+        if not 0 <= port <= PORT_MOST:
+            raise SettingsError(f"{name} can't be {port}", hint=f"ports are numbers of at most {PORT_MOST}")
+
+
+def check_new_settings(settings: ServerSettings) -> None:
+    """Check the same for a server that is made now, with its ports as they follow from each other (`serve --flower-port` may differ later).
+
+    Raises:
+        SettingsError: as `check_settings`, or two of its three ports are the same, or one is too high.
+    """
+    flower_port = settings.flower_port or 0
+    if max(settings.port, settings.member_port, flower_port) > PORT_MOST:
+        hint = f"take one of at most {PORT_MOST - 2}: the next two are used as well"
+        raise SettingsError(f"port {settings.port} is too high", hint=hint)
+    check_settings(settings)
+    if settings.member_port and settings.member_port == flower_port:
+        raise SettingsError(f"port {flower_port} is Flower's, two above {settings.port}", hint="take another member port")
+
+
+def _check_host(host: str) -> None:
+    with contextlib.suppress(ValueError):
+        written = str(ipaddress.ip_address(host))
+        if written != host or "%" in host:
+            raise SettingsError(f"{host!r} is not how this address is written", hint=f"write {written.partition('%')[0]}")
+        return
+    if len(host) > HOST_MOST or _HOST.fullmatch(host) is None:
+        raise SettingsError(
+            f"{host!r} is no host name or address",
+            hint="the name alone, without a port, and in ASCII: xn--... for an international one",
+        )
+
+
 def write_settings(folder: Path, settings: ServerSettings) -> None:
     """Write `server.toml`; StoreError if there is one."""
     lines = [f"{name} = {_toml(value)}" for name, value in asdict(settings).items()]
@@ -109,7 +156,12 @@ def read_settings(folder: Path) -> ServerSettings:
     for name, value in table.items():
         if type(value) is not _KINDS.get(name):
             raise SettingsError(f"{path}: `{name}` can't be {value!r}", hint="known are: " + ", ".join(_KINDS))
-    return ServerSettings(**table)
+    settings = ServerSettings(**table)
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}", hint=error.hint) from error
+    return settings
 
 
 def _toml(value: object) -> str:

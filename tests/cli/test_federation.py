@@ -22,7 +22,7 @@ from earmark_server import cli as server_cli
 from earmark_server.authority import open_authority, renew
 from earmark_server.cli import main as server_main
 from earmark_server.rounds import Rounds
-from earmark_shared.errors import EarmarkError
+from earmark_shared.errors import EarmarkError, StoreError
 from earmark_shared.release import dump_head, is_canary
 from tests.support.federation import Federation
 from tests.support.releases import BASE, SCHEMA, some_head
@@ -162,6 +162,45 @@ def test_an_operator_invites_revokes_and_renews(person):
     person.server("renew", "srv", "--restored", code=10)
     (person.folder / "srv" / "keys" / "timestamp-1.pem").unlink()
     assert "timestamp keys" in person.server("renew", "srv", code=10).err
+
+
+@pytest.mark.parametrize("words", [
+    ("--host", "münchen.example"), ("--host", ""), ("--host", 'a"b'), ("--host", "has space"), ("--host", "host:7443"), ("--host", "1.2.3"),
+    ("--host", "a..b"), ("--host", "-a"), ("--host", "x" * 64), ("--host", "FE80::1"), ("--port", "65535"), ("--port", "65534"),
+    ("--port", "7443", "--member-port", "7445"),
+])  # fmt: skip
+def test_a_server_that_nobody_could_reach_is_not_made(person, words):
+    person.server("init", "srv", *words, code=10)
+    assert not (person.folder / "srv").exists()
+
+
+@pytest.mark.parametrize("words", [
+    ("--host", "earmark.example.org", "--member-port", "7443"), ("--host", "192.0.2.7"), ("--host", "2001:db8::1"), ("--host", "my_box"),
+    ("--host", "xn--mnchen-3ya.example"), ("--port", "65533"), ("--port", "0"),
+])  # fmt: skip
+def test_one_that_can_be_reached_is_made(person, words):
+    person.server("init", "srv", *words)
+    assert person.server("invite", "srv", "--port", "7443").out
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_making_that_fails_leaves_nothing(person, monkeypatch, is_there):
+    folder = person.folder / "srv"
+    if is_there:
+        folder.mkdir()
+
+    def fail(*_, **__):
+        raise StoreError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server_cli, "create_repository", fail)
+        person.server("init", "srv", code=30)
+    assert [*folder.iterdir()] == [] if is_there else not folder.exists()
+    person.server("init", "srv")
+    with monkeypatch.context() as patched:
+        patched.setattr(server_cli, "create_repository", fail)
+        person.server("init", "srv", code=32)
+    person.server("invite", "srv")
 
 
 def test_no_round_is_begun_that_no_device_would_follow(person, monkeypatch):

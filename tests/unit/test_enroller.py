@@ -348,7 +348,8 @@ def test_the_release_root_is_part_of_what_an_invitation_pins(federation):
         check_root(root, before)
 
 
-@pytest.mark.parametrize("text", ["port = '7'", "color = 1", "is_lab = 1", "host = [", "port = true"])
+@pytest.mark.parametrize("text", ["port = '7'", "color = 1", "is_lab = 1", "host = [", "port = true", "port = 70000",
+                                  "port = -1", "member_port = 65536", 'host = "a b"'])  # fmt: skip
 def test_a_settings_file_that_says_something_unknown_is_refused(tmp_path, text):
     (tmp_path / "server.toml").write_text(text)
     (tmp_path / "server.toml").chmod(0o600)
