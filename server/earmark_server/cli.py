@@ -33,7 +33,7 @@ from earmark_server.settings import PORT, Places, ServerSettings, read_settings
 from earmark_server.signing import MINUTE
 from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
-from earmark_shared.errors import EarmarkError, NetworkError, SettingsError
+from earmark_shared.errors import EarmarkError, SettingsError
 from earmark_shared.files import disk_errors, harden_process
 from earmark_shared.release import is_canary, load_head, read_schema
 
@@ -140,7 +140,7 @@ def serve(
 def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
     """Run rounds with the devices that are connected, while `serve` runs; what became of each is printed."""
     from earmark_server import node  # noqa: PLC0415  flwr takes a second to import
-    from earmark_server.rounds import check_believed  # noqa: PLC0415
+    from earmark_server.rounds import check_believed, check_rounds  # noqa: PLC0415  so does this
 
     authority = open_authority(folder.absolute())
     check_believed(authority, _repository(folder))
@@ -148,8 +148,8 @@ def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
     if port is None:
         raise SettingsError("the server's port is chosen when it starts", hint="say where nodes connect: --flower-port")
     _banner(is_lab=authority.settings.is_lab)
-    if not node.run_rounds(authority, port, rounds=rounds, tell=click.echo):
-        raise NetworkError("the rounds were started again and again, and died", hint="DIR/flower/superlink.log says why")
+    check_rounds(authority.places.folder)
+    node.run_rounds(authority, port, rounds=rounds, tell=click.echo, warn=lambda line: click.echo(line, err=True))
 
 
 @cli.command("devices", epilog="\b\nExample:\n  earmark-server devices /srv/earmark --json")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from earmark_shared.secagg.server import ShardSum
 
 DEADLINES_S = (60, 60, 300, 30, 60)
-ROUND_LIFE_S = 2 * sum(DEADLINES_S) + 600
+SPARE_S = 600
+"""What a plan is good for beyond its phases, twice each."""
 SKEW_S = 30
 BLAMED_TOLD = 3
 """Devices named in a round's reason, those first that most others blame."""
@@ -58,6 +59,28 @@ class Profile:
     def floors(self) -> Floors:
         """What the server itself refuses to go below."""
         return Floors(n_min=max(self.n_min, LAB_COHORT_LEAST), z=self.z, lab=self.is_lab)
+
+    def draft(self, model: Model, now_s: int, *, round_id: bytes = bytes(16), key_id: bytes = bytes(32)) -> RoundPlan:
+        """Return the plan of a round about `model`, not yet signed; MalformedError if a number is none that a plan can have."""
+        return RoundPlan(
+            round_id=round_id,
+            proto=PROTO,
+            model_version=model.version,
+            model_sha256=model.sha256,
+            schema_sha256=model.schema.sha256(),
+            d=model.schema.size,
+            clip_c=self.clip_c,
+            log2_scale_c=self.log2_scale_c,
+            z=self.z,
+            n_min=self.n_min,
+            n_max=self.n_max,
+            deadline_s=self.deadline_s,
+            not_before=now_s - SKEW_S,
+            not_after=now_s + 2 * sum(self.deadline_s) + SPARE_S,
+            shards=self.shards,
+            key_id=key_id,
+            sig=bytes(64),
+        )
 
 
 @dataclass(frozen=True)
@@ -156,26 +179,8 @@ class Coordinator:
         return False
 
     def _plan(self, now_s: int) -> RoundPlan:
-        model, profile = self.model, self._profile
-        return RoundPlan(
-            round_id=bytes(draw(self._office.entropy, 16)),
-            proto=PROTO,
-            model_version=model.version,
-            model_sha256=model.sha256,
-            schema_sha256=model.schema.sha256(),
-            d=model.schema.size,
-            clip_c=profile.clip_c,
-            log2_scale_c=profile.log2_scale_c,
-            z=profile.z,
-            n_min=profile.n_min,
-            n_max=profile.n_max,
-            deadline_s=profile.deadline_s,
-            not_before=now_s - SKEW_S,
-            not_after=now_s + ROUND_LIFE_S,
-            shards=profile.shards,
-            key_id=self._office.plan_key.public,
-            sig=bytes(64),
-        )
+        round_id, key_id = bytes(draw(self._office.entropy, 16)), self._office.plan_key.public
+        return self._profile.draft(self.model, now_s, round_id=round_id, key_id=key_id)
 
     def _sign(self, plan: RoundPlan) -> RoundPlan:
         return replace(plan, sig=self._office.plan_key.sign_digest(plan_hash(plan)))

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from earmark_shared.shapes import Message as RoundMessage
 
 ENDED = "finished"
+FAILED = "ServerApp failed with exception: "
+"""What Flower puts before an error of ours."""
 POLL_S = 1.0
 GATHER_S, SETTLE_S = 120.0, 15.0
 """How long a run waits for as many nodes as a cohort needs; and, once those are there, for the rest: nobody new in so long."""
@@ -239,6 +241,10 @@ class Control:
         """Return a run's status: starting, running, or how it ended, such as finished:completed."""
         run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
         return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+
+    def run_error(self, run_id: int) -> str:
+        """Return what a run that failed died of, as its app's error said it; nothing if it did not say."""
+        return str(self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status.details).removeprefix(FAILED)
 
 
 def _der(public_key: bytes) -> bytes:

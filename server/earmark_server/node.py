@@ -15,15 +15,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from earmark_server.checkpoint import Checkpoint
-from earmark_server.coordinator import describe
-from earmark_server.rounds import FOLDER, UNDECIDED, coordinator_lock, finished
+from earmark_server.rounds import FOLDER, coordinator_lock
+from earmark_server.running import News, Run
 from earmark_shared.children import program, start_child, stop_child
 from earmark_shared.errors import NetworkError, SettingsError, StoreError
-from earmark_shared.files import FileLock, make_private_folder, write_atomic
+from earmark_shared.files import make_private_folder, write_atomic
 from earmark_shared.settings import child_environment
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ SILENT_S = 120.0
 """A SuperLink that is being started again, or has no time, may be silent for so long."""
 FORGET_S = 10.0
 STARTS_MOST = 6
-ENDED = "finished"
 SECRET, SECRET_SIZE = "superexec.secret", 32
 LINK_FOLDER, DATABASE = "flower", "state.db"
 """Below the server's folder: the SuperLink's own, and in it what nodes and runs have for each other."""
@@ -178,23 +176,27 @@ def open_control(authority: Authority, port: int) -> Control:
     return Control(f"{HOST}:{port}", authority.tls.pem)
 
 
-def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[str], None]) -> bool:
-    """Have the SuperLink run so many rounds, and start again from the checkpoint whenever a run dies; return whether all ended.
+def run_rounds(
+    authority: Authority, port: int, *, rounds: int, tell: Callable[[str], None], warn: Callable[[str], None] = lambda _line: None
+) -> None:
+    """Have the SuperLink run so many rounds, and start again from the checkpoint whenever a run dies.
+
+    `tell` hears what became of each round, `warn` what a run died of.
 
     Raises:
-        NetworkError: there is no SuperLink, or none for `SILENT_S`.
+        NetworkError: there is no SuperLink, or none for `SILENT_S`; or runs died again and again, or twice of the same error.
     """
-    checkpoint = Checkpoint(authority.places.folder / FOLDER)
-    told = finished(checkpoint.load())
+    news = News(Checkpoint(authority.places.folder / FOLDER), tell)
+    told = news.told
     target, heard_s = told + rounds, time.monotonic()
-    run, starts, started = _Run(coordinator_lock(authority.places.folder)), 0, told
+    run, starts, started = Run(coordinator_lock(authority.places.folder)), 0, told
     while told < target:
         try:
             with open_control(authority, port) as control:
                 if not run.is_alive(control) and not run.lock.is_held():
-                    told = _tell_new(checkpoint, told, tell)
+                    told = news.tell()
                     starts = 0 if told > started else starts
-                    if told >= target or starts == STARTS_MOST:
+                    if told >= target or run.died_as_before(control, told, warn) or starts == STARTS_MOST:
                         break
                     run.start(control, target)
                     starts, started = starts + 1, told
@@ -203,10 +205,11 @@ def run_rounds(authority: Authority, port: int, *, rounds: int, tell: Callable[[
             if time.monotonic() - heard_s > SILENT_S:
                 raise
         time.sleep(WATCH_S)
-        told, before = _tell_new(checkpoint, told, tell), told
+        told, before = news.tell(), told
         if told > before:
             forget_messages(authority.places.folder / LINK_FOLDER / DATABASE)
-    return told >= target
+    if told < target:
+        raise run.given_up
 
 
 def forget_messages(database: Path) -> bool:
@@ -224,34 +227,3 @@ def forget_messages(database: Path) -> bool:
             return not is_busy
     except sqlite3.OperationalError:
         return False
-
-
-@dataclass
-class _Run:
-    """A run of our app, watched by what the SuperLink says and by the lock that the app's process holds: that is free at once.
-
-    Before one is started, those whose process is gone are ended at the SuperLink, too: they may have announced messages whose contents
-    will never come, and nodes ask for those as long as the run seems to go on.
-    """
-
-    lock: FileLock
-    number: int = 0
-    was_held: bool = False
-
-    def start(self, control: Control, until: int) -> None:
-        control.stop_runs()
-        self.number, self.was_held = control.start_run(until), False
-
-    def is_alive(self, control: Control) -> bool:
-        if not self.number or control.run_status(self.number).startswith(ENDED):
-            return False
-        was_held, self.was_held = self.was_held, self.lock.is_held()
-        return self.was_held or not was_held
-
-
-def _tell_new(checkpoint: Checkpoint, told: int, tell: Callable[[str], None]) -> int:
-    state = checkpoint.load()
-    ended = [record for record in (state.rounds if state else ()) if record.outcome not in UNDECIDED]
-    for record in ended[told:]:
-        tell(describe(record))
-    return len(ended)

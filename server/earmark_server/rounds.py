@@ -13,9 +13,9 @@ import os
 import time
 import tomllib
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from earmark_server.authority import check_plan_key, open_authority, open_plan_key
 from earmark_server.checkpoint import Checkpoint, Model, State
@@ -25,9 +25,9 @@ from earmark_server.publish import Repository
 from earmark_server.registry import Registry
 from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema, base_version
 from earmark_shared.crypto.certificates import Enrolment
-from earmark_shared.errors import SettingsError
+from earmark_shared.errors import ModelError, ProtocolError, SettingsError
 from earmark_shared.files import FileLock
-from earmark_shared.round import LAB_COHORT_LEAST, SHARD_LEAST
+from earmark_shared.round import LAB_COHORT_LEAST, PHASE_S_MOST, SHARD_LEAST, check_floors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,19 @@ PROFILE = "rounds.toml"
 PUBLIC_SET = "public.safetensors"
 """Public sound that candidates are judged on (gate.py); a lab may do without."""
 FOLDER, LOCK = "rounds", "lock"
+PHASES, RATE_MOST = 5, 10.0
+_WHOLE, _NUMBER = (int, "a whole number"), (float, "a number")
+KINDS: dict[str, tuple[type, str]] = {
+    "clip_c": _NUMBER,
+    "log2_scale_c": _WHOLE,
+    "z": _NUMBER,
+    "n_min": _WHOLE,
+    "n_max": _WHOLE,
+    "shards": _WHOLE,
+    "rate": _NUMBER,
+    "deadline_s": (tuple, f"a list of {PHASES} whole numbers"),
+}
+"""What rounds.toml may say, and how."""
 UNDECIDED = ("open", "candidate", "lost")
 
 
@@ -120,24 +133,70 @@ def coordinator_lock(folder: Path) -> FileLock:
     return FileLock(folder / FOLDER / LOCK)
 
 
+def check_rounds(folder: Path) -> None:
+    """Refuse what would end every run as soon as it begins, before one is started.
+
+    Raises:
+        SettingsError: there is no server, or its rounds.toml or public set can't be followed. StoreError: a key can't be read.
+    """
+    places = open_authority(folder).places
+    read_profile(folder)
+    open_plan_key(folder)
+    make_judge(places, open_repository(places))
+
+
 def read_profile(folder: Path) -> Profile:
     """Return what this server's rounds look like.
 
     Raises:
-        SettingsError: rounds.toml can't be read, or says something that isn't known.
+        SettingsError: rounds.toml can't be read, or says something that isn't known or that no device would follow.
     """
     is_lab, path = open_authority(folder).settings.is_lab, folder / PROFILE
     values: dict[str, Any] = {"is_lab": is_lab} | ({"n_min": LAB_COHORT_LEAST} if is_lab else {})
     if path.exists():
-        known = {each.name for each in fields(Profile)} - {"is_lab"}
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{path}: {error}") from error
-        if unknown := set(table) - known:
-            raise SettingsError(f"{path}: `{min(unknown)}` is not a setting", hint="known are: " + ", ".join(sorted(known)))
-        values |= {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
-    return Profile(**values)
+        values |= {name: _setting(path, name, value) for name, value in table.items()}
+    profile = Profile(**values)
+    _check_profile(path, profile)
+    return profile
+
+
+def _setting(path: Path, name: str, value: object) -> object:
+    """Return what rounds.toml says of `name` as `Profile` has it."""
+    if name not in KINDS:
+        raise SettingsError(f"{path}: `{name}` is not a setting", hint="known are: " + ", ".join(sorted(KINDS)))
+    kind, what = KINDS[name]
+    if kind is float and type(value) in {int, float}:
+        return float(cast("float", value))
+    if kind is tuple and isinstance(value, list) and len(value) == PHASES and {type(each) for each in value} == {int}:
+        return tuple(value)
+    if type(value) is not kind:
+        raise SettingsError(
+            f"{path}: `{name}` is {value!r}, but has to be {what}", hint=f"for instance: {name} = {_example(name)}"
+        )
+    return value
+
+
+def _example(name: str) -> object:
+    default = getattr(Profile(), name)
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _check_profile(path: Path, profile: Profile) -> None:
+    try:
+        floors = replace(profile.floors, z=0.0)
+        check_floors(profile.draft(Model(FIRST_VERSION, base_schema(), base_arrays()), PHASE_S_MOST), floors)
+    except ProtocolError as error:
+        raise SettingsError(f"{path}: no device would follow this: {error}", hint=error.hint) from error
+    if profile.n_max < profile.floors.shard_least:
+        raise SettingsError(
+            f"{path}: `n_max` is {profile.n_max}, and no shard begins with less than {profile.floors.shard_least}"
+        )
+    if not 0 < profile.rate <= RATE_MOST:
+        raise SettingsError(f"{path}: `rate` is {profile.rate:g}, but has to be above 0 and at most {RATE_MOST:g}")
 
 
 def open_repository(places: Places) -> Repository:
@@ -161,10 +220,9 @@ def make_judge(places: Places, repository: Repository) -> Judge:
     """Return who judges candidates and publishes them: the gate on the public set, if the folder has one, and the repository.
 
     Raises:
-        ModelError: the public set is not one for this head.
+        SettingsError: the public set can't be read, or is not one for this head.
     """
-    path = places.folder / PUBLIC_SET
-    public = PublicSet.load(base_schema(), path.read_bytes()) if path.exists() else None
+    public = _read_public_set(places.folder / PUBLIC_SET)
 
     def gate(old: Model, candidate: Model) -> Mapping[str, float]:
         if public is None:
@@ -177,6 +235,13 @@ def make_judge(places: Places, repository: Repository) -> Judge:
         repository.publish(candidate.arrays, candidate.schema, base=base_version(), number=candidate.version)
 
     return Judge(gate, publish)
+
+
+def _read_public_set(path: Path) -> PublicSet | None:
+    try:
+        return PublicSet.load(base_schema(), path.read_bytes()) if path.exists() else None
+    except (OSError, ModelError) as error:
+        raise SettingsError(f"{path}: {error}", hint="make it anew: scripts/build_public_set.py") from error
 
 
 def finished(state: State | None) -> int:

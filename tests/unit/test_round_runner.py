@@ -13,6 +13,8 @@ from earmark_server.flower import GATHER_S, SETTLE_S, GridTransport
 from earmark_server.node import STARTS_MOST
 from earmark_server.rounds import FOLDER, coordinator_lock, finished
 from earmark_shared.crypto.nodes import NodeKey, load_node
+from earmark_shared.errors import NetworkError
+from earmark_shared.files import FileLock
 from earmark_shared.head import HeadSchema, first_head
 
 SCHEMA = HeadSchema(inputs=6, outputs=4, rank=2, trained=("up", "bias"), labels=("dog", "rain"))
@@ -74,6 +76,7 @@ class SuperLink:
 
     def __init__(self, app):
         self.app, self.started, self.running, self.stopped, self.state = app, [], [7], [], "running"
+        self.errors = {}
 
     def start_run(self, until):
         self.started.append(until)
@@ -87,6 +90,9 @@ class SuperLink:
 
     def run_status(self, run_id):
         return self.state
+
+    def run_error(self, run_id):
+        return self.errors.get(run_id, "")
 
 
 @pytest.fixture
@@ -104,9 +110,10 @@ def run(tmp_path, monkeypatch):
 
         monkeypatch.setattr(node, "open_control", opened)
         told = []
-        return node.run_rounds(authority, 1, rounds=rounds, tell=told.append), told
+        node.run_rounds(authority, 1, rounds=rounds, tell=told.append, warn=running.warned.append)
+        return told
 
-    running.checkpoint, running.folder = checkpoint, tmp_path
+    running.checkpoint, running.folder, running.warned = checkpoint, tmp_path, []
     return running
 
 
@@ -123,7 +130,7 @@ def test_a_run_that_ended_after_its_last_round_is_not_started_again(run):
         return "finished:completed"
 
     superlink = SuperLink(app)
-    assert run(superlink, 2)[0]
+    run(superlink, 2)
     assert superlink.started == [2]
 
 
@@ -136,15 +143,14 @@ def test_what_is_still_judged_is_not_told_and_not_counted(run):
         return "finished:completed"
 
     superlink = SuperLink(app)
-    ended, told = run(superlink, 1)
-    assert ended
+    told = run(superlink, 1)
     assert superlink.started == [2]
     assert told == ["round 2: published as version 1, 0 devices"]
 
 
 def test_a_run_whose_process_died_is_ended_and_followed_by_another_before_the_superlink_notices(run, monkeypatch):
     held = iter([False, True, False, False, False])
-    monkeypatch.setattr(node.FileLock, "is_held", lambda lock: next(held, False))
+    monkeypatch.setattr(FileLock, "is_held", lambda lock: next(held, False))
 
     def app(number):
         if number == 2:
@@ -152,7 +158,7 @@ def test_a_run_whose_process_died_is_ended_and_followed_by_another_before_the_su
         return "running"
 
     superlink = SuperLink(app)
-    assert run(superlink, 1)[0]
+    run(superlink, 1)
     assert (superlink.started, superlink.stopped, superlink.running) == ([1, 1], [7, 1], [2])
 
 
@@ -165,13 +171,14 @@ def test_somebody_elses_run_is_waited_for(run, monkeypatch):
     monkeypatch.setattr(node.time, "sleep", wait)
     superlink = SuperLink(None)
     with coordinator_lock(run.folder):
-        assert run(superlink, 1)[0]
+        run(superlink, 1)
     assert not superlink.started
 
 
 def test_runs_that_come_to_nothing_are_given_up_but_not_those_that_get_on(run):
     superlink = SuperLink(lambda _: "finished:failed")
-    assert not run(superlink, 1)[0]
+    with pytest.raises(NetworkError, match="again and again"):
+        run(superlink, 1)
     assert len(superlink.started) == STARTS_MOST
 
     def app(number):
@@ -179,5 +186,26 @@ def test_runs_that_come_to_nothing_are_given_up_but_not_those_that_get_on(run):
         return "finished:failed"
 
     superlink = SuperLink(app)
-    assert run(superlink, 2 * STARTS_MOST)[0]
+    run(superlink, 2 * STARTS_MOST)
     assert len(superlink.started) == 4 * STARTS_MOST
+
+
+def test_runs_that_die_of_one_thing_are_given_up_at_once_and_it_is_said(run):
+    superlink = SuperLink(lambda _: "finished:failed")
+    superlink.errors = {1: "a key is gone", 2: "the disk is full", 3: "the disk is full"}
+    with pytest.raises(NetworkError, match="the disk is full") as given_up:
+        run(superlink, 1)
+    assert "mend that" in given_up.value.hint
+    assert run.warned == ["a run died: a key is gone"] + ["a run died: the disk is full"] * 2
+    assert len(superlink.started) == 3
+
+
+def test_one_thing_that_comes_back_after_rounds_that_ended_is_another_one(run):
+    def app(number):
+        record(run.checkpoint, *["published"] * (number // 2))
+        return "finished:failed"
+
+    superlink = SuperLink(app)
+    superlink.errors = dict.fromkeys(range(0, 10, 2), "the SuperLink was restarted")
+    run(superlink, 3)
+    assert len(superlink.started) == 6
