@@ -89,6 +89,14 @@ class State:
         """Return the state with the last round's record changed."""
         return replace(self, rounds=(*self.rounds[:-1], replace(self.rounds[-1], **changes)))
 
+    def with_taken_back(self, reason: str) -> State:
+        """Return the state with the round that made the newest head marked; rounds after it published nothing."""
+        made = max((place for place, record in enumerate(self.rounds) if record.outcome == "published"), default=None)
+        if made is None:
+            return self
+        record = replace(self.rounds[made], outcome="taken back", reason=reason)
+        return replace(self, rounds=(*self.rounds[:made], record, *self.rounds[made + 1 :]))
+
 
 class Checkpoint:
     """The folder; one process writes it at a time."""
@@ -132,6 +140,8 @@ class Checkpoint:
         if state.candidate:
             state = state.with_last(outcome="refused", reason=f"release {newest.version} came before it")
         name = self.keep(newest.schema, newest.arrays)
+        if name == state.previous:
+            state = state.with_taken_back(f"release {newest.version} is the head before it")
         self.save(replace(state, version=newest.version, head=name, schema=newest.schema.to_json(), candidate="", previous=""))
 
     def save(self, state: State) -> None:

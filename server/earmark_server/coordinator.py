@@ -160,7 +160,8 @@ class Coordinator:
     def review(self) -> bool:
         """Judge the newest head again, by what the gate knows now; if it fails, publish the head before it as the next version.
 
-        Versions never go down: devices take the old weights as they take any release. Killed in the middle, it is done again.
+        Versions never go down: devices take the old weights as they take any release. Killed in the middle, it is done again, or
+        found done by `Checkpoint.catch_up`.
 
         Returns:
             Whether it was taken back.
@@ -173,8 +174,7 @@ class Coordinator:
             self._judge.gate(before, newest)
         except TrustError as error:
             self._judge.publish(replace(before, version=newest.version + 1), {})
-            state = self._state.with_last(outcome="taken back", reason=str(error))
-            self._save(replace(state, version=newest.version + 1, head=name, previous=""))
+            self._save(replace(self._state.with_taken_back(str(error)), version=newest.version + 1, head=name, previous=""))
             return True
         return False
 
@@ -214,7 +214,9 @@ class Coordinator:
 
 def describe(record: RoundRecord) -> str:
     """Return one line about a round, for people."""
-    what = {"published": f"published as version {record.model_version + 1}"}.get(record.outcome, record.outcome)
+    version = record.model_version + 1
+    named = {"published": f"published as version {version}", "taken back": f"version {version} taken back"}
+    what = named.get(record.outcome, record.outcome)
     tail = f": {record.reason}" if record.reason else ""
     return f"round {record.number}: {what}, {record.devices} devices{tail}"
 

@@ -11,7 +11,7 @@ from earmark_server.rounds import UNDECIDED, finished
 from earmark_shared.errors import NetworkError
 
 if TYPE_CHECKING:
-    from earmark_server.checkpoint import Checkpoint
+    from earmark_server.checkpoint import Checkpoint, RoundRecord
     from earmark_server.flower import Control
     from earmark_shared.files import FileLock
 
@@ -26,15 +26,23 @@ class News:
         self._checkpoint, self._tell = checkpoint, tell
         self.told = finished(checkpoint.load())
         """How many rounds came to an end."""
+        self._back = {record.number for record in self._ended() if record.outcome == "taken back"}
 
     def tell(self) -> int:
-        """Tell of rounds that ended since; return how many did in all."""
-        state = self._checkpoint.load()
-        ended = [record for record in (state.rounds if state else ()) if record.outcome not in UNDECIDED]
-        for record in ended[self.told :]:
-            self._tell(describe(record))
+        """Tell of rounds that ended since, and of older ones whose head was taken back; return how many ended in all."""
+        ended = self._ended()
+        for place, record in enumerate(ended):
+            is_back = record.outcome == "taken back" and record.number not in self._back
+            if place >= self.told or is_back:
+                self._tell(describe(record))
+            if is_back:
+                self._back.add(record.number)
         self.told = len(ended)
         return self.told
+
+    def _ended(self) -> list[RoundRecord]:
+        state = self._checkpoint.load()
+        return [record for record in (state.rounds if state else ()) if record.outcome not in UNDECIDED]
 
 
 @dataclass

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from earmark_server.checkpoint import Checkpoint, Model, RoundRecord
+from earmark_server.coordinator import Judge
 from earmark_server.publish import create_repository
-from earmark_server.rounds import Rounds
+from earmark_server.rounds import Rounds, finished
+from earmark_server.running import News
 from earmark_shared.base_head import base_arrays, base_schema, base_version
-from earmark_shared.errors import ReleaseError
+from earmark_shared.errors import CandidateError, ReleaseError
 from tests.support.federation import Federation
 from tests.support.releases import some_head
-from tests.support.rounds import JUDGE, SCHEMA, Small
+from tests.support.rounds import JUDGE, NOW_S, SCHEMA, Small
 
 
 def head(step):
@@ -67,6 +69,58 @@ def test_a_candidate_whose_number_was_taken_is_given_up_and_one_that_is_out_alre
     assert store.load().candidate == ""
     assert store.load().rounds[-1].outcome == "refused"
     assert store.model(store.load()).sha256 == other.sha256
+
+
+class Gate:
+    """A gate that can be told to refuse."""
+
+    def __init__(self):
+        self.is_strict, self.published = False, []
+
+    def judge(self):
+        return Judge(self.gate, lambda candidate, report: self.published.append(candidate.version))
+
+    def gate(self, old, new):
+        if self.is_strict:
+            raise CandidateError("it misses dog")
+        return {}
+
+
+def outcomes(small):
+    return [(record.number, record.outcome) for record in small.coordinator.state.rounds]
+
+
+@pytest.mark.parametrize("after", ["aborted", "lost"])
+def test_the_round_that_made_a_bad_head_is_marked_and_told_and_no_other(tmp_path, after):
+    gate, told = Gate(), []
+    small = Small(tmp_path / "rounds", 6, judge=gate.judge())
+    small.network().run(small.coordinator)
+    if after == "aborted":
+        small.network(is_silent=lambda device, phase: True).run(small.coordinator)
+    else:
+        small.coordinator.begin(NOW_S)
+        small.restart()
+    news = News(Checkpoint(tmp_path / "rounds"), told.append)
+    before, gate.is_strict = finished(small.coordinator.state), True
+    assert small.coordinator.review()
+    assert outcomes(small) == [(1, "taken back"), (2, after)]
+    assert finished(small.coordinator.state) == before, "a lost round never counts"
+    assert gate.published == [2, 3]
+    assert news.tell() == before
+    assert told == ["round 1: version 2 taken back, 6 devices: it misses dog"]
+    news.tell()
+    News(Checkpoint(tmp_path / "rounds"), told.append).tell()
+    assert len(told) == 1
+
+
+def test_what_an_operator_takes_back_is_marked_too(tmp_path):
+    small = Small(tmp_path / "rounds", 6)
+    first = small.coordinator.model
+    small.network().run(small.coordinator)
+    Checkpoint(tmp_path / "rounds").catch_up(replace(first, version=3))
+    small.restart()
+    assert outcomes(small) == [(1, "taken back")]
+    assert (small.coordinator.model.version, small.coordinator.model.sha256) == (3, first.sha256)
 
 
 def test_a_head_that_is_good_stays_and_a_first_one_is_not_judged(tmp_path):
