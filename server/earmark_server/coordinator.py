@@ -91,6 +91,8 @@ class Judge:
     """Old and candidate -> what was measured; TrustError refuses the candidate."""
     publish: Callable[[Model, Mapping[str, float]], None]
     """Make it a release. Called again for the same candidate after a crash: it must then do nothing twice."""
+    newest: Callable[[], Model | None] = lambda: None
+    """The newest release, whoever made it; None while nothing was released."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Coordinator:
         self._state = checkpoint.load() or checkpoint.begin(first)
         if self._state.open_round is not None:
             self._save(self._state.with_last(outcome="lost", reason="the server stopped"))
+        self._catch_up()
         if self._state.candidate:
             self._decide()
 
@@ -136,6 +139,7 @@ class Coordinator:
         """
         if self._state.open_round is not None:
             raise PhaseError("a round is under way")
+        self._catch_up()
         plan = self._sign(self._plan(now_s))
         rules = Rules(self._office.enrolment(), self._profile.floors)
         run = RoundRun(plan, rules, entropy=self._office.entropy, now_s=now_s)
@@ -166,7 +170,10 @@ class Coordinator:
         Returns:
             Whether it was taken back.
         """
-        if not self._state.previous or self._state.open_round is not None or self._state.candidate:
+        if self._state.open_round is not None or self._state.candidate:
+            return False
+        self._catch_up()
+        if not self._state.previous:
             return False
         newest, name = self.model, self._state.previous
         before = Model(newest.version - 1, newest.schema, self._checkpoint.arrays(newest.schema, name))
@@ -195,7 +202,16 @@ class Coordinator:
         self._save(replace(state, candidate=name))
 
     def _decide(self) -> None:
-        """Judge the candidate and publish it; on the disk it stays a candidate until it is published or refused."""
+        """Judge the candidate and publish it; on the disk it stays a candidate until it is published or refused.
+
+        One that is out already, since the server stopped before it wrote that down, is not judged again: devices have it.
+        """
+        newest = self._catch_up()
+        if not self._state.candidate:
+            return
+        if newest is not None and newest.sha256.hex() == self._state.candidate:
+            self._adopt(newest.version, {})
+            return
         old = self.model
         candidate = Model(old.version + 1, old.schema, self._checkpoint.arrays(old.schema, self._state.candidate))
         try:
@@ -204,8 +220,20 @@ class Coordinator:
             self._save(replace(self._state.with_last(outcome="refused", reason=str(error)), candidate=""))
             return
         self._judge.publish(candidate, report)
+        self._adopt(candidate.version, report)
+
+    def _adopt(self, version: int, report: dict[str, float]) -> None:
+        """Write down that the candidate is the newest head."""
         state = self._state.with_last(outcome="published", report=report)
-        self._save(replace(state, version=candidate.version, head=self._state.candidate, candidate="", previous=self._state.head))
+        self._save(replace(state, version=version, head=self._state.candidate, candidate="", previous=self._state.head))
+
+    def _catch_up(self) -> Model | None:
+        """Go on from what was released by hand meanwhile; return the newest release."""
+        newest = self._judge.newest()
+        if newest is not None:
+            self._checkpoint.catch_up(newest)
+            self._state = self._checkpoint.load() or self._state
+        return newest
 
     def _save(self, state: State) -> None:
         self._checkpoint.save(state)

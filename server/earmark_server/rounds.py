@@ -97,7 +97,6 @@ class Rounds:
             repository = open_repository(authority.places)
             check_believed(authority, repository)
             first = newest_release(repository) or Model(FIRST_VERSION, base_schema(), base_arrays())
-            checkpoint.catch_up(first)
             coordinator = Coordinator(checkpoint, first, profile, office, make_judge(authority.places, repository))
             return cls(coordinator, registry, profile, resources.pop_all())
 
@@ -234,7 +233,7 @@ def make_judge(places: Places, repository: Repository) -> Judge:
     def publish(candidate: Model, _report: Mapping[str, float]) -> None:
         repository.publish(candidate.arrays, candidate.schema, base=base_version(), number=candidate.version)
 
-    return Judge(gate, publish)
+    return Judge(gate, publish, lambda: newest_release(repository))
 
 
 def _read_public_set(path: Path) -> PublicSet | None:

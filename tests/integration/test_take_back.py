@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from earmark_server.checkpoint import Checkpoint, Model, RoundRecord
-from earmark_server.coordinator import Judge
+from earmark_server.coordinator import Judge, no_gate, publish_nowhere
 from earmark_server.publish import create_repository
 from earmark_server.rounds import Rounds, finished
 from earmark_server.running import News
@@ -46,6 +46,19 @@ def test_rounds_begin_with_the_head_that_devices_have_and_follow_it_back(server)
     found = newest(server)
     assert found.version == 3
     np.testing.assert_array_equal(found.arrays["up"], head(0.01)["up"])
+
+
+def test_rounds_that_are_under_way_follow_what_is_taken_back_and_published_meanwhile(server):
+    with Rounds.open(server.folder) as rounds:
+        assert rounds.coordinator.begin(NOW_S).plan.model_version == 2
+        rounds.coordinator._save(rounds.coordinator.state.with_last(outcome="aborted"))
+        server.repository.take_back(1)
+        assert not rounds.coordinator.review()
+        assert rounds.coordinator.begin(NOW_S).plan.model_version == 3
+        rounds.coordinator._save(rounds.coordinator.state.with_last(outcome="aborted"))
+        server.repository.publish(head(0.03), base_schema(), base=base_version())
+        plan = rounds.coordinator.begin(NOW_S).plan
+    assert (plan.model_version, plan.model_sha256) == (4, Model(4, base_schema(), head(0.03)).sha256)
 
 
 def test_control_without_catching_up_the_next_head_can_not_be_released(server, monkeypatch):
@@ -111,6 +124,40 @@ def test_the_round_that_made_a_bad_head_is_marked_and_told_and_no_other(tmp_path
     news.tell()
     News(Checkpoint(tmp_path / "rounds"), told.append).tell()
     assert len(told) == 1
+
+
+def test_a_candidate_whose_number_is_taken_during_its_round_ends_that_round_alone(tmp_path):
+    newest = []
+    small = Small(tmp_path / "rounds", 6, judge=Judge(no_gate, publish_nowhere, lambda: newest[-1] if newest else None))
+    run = small.coordinator.begin(NOW_S)
+    small.network().drive(run)
+    newest.append(Model(2, SCHEMA, some_head(2, SCHEMA)))
+    record = small.coordinator.finish(run)
+    assert (record.outcome, record.reason) == ("refused", "release 2 came before it")
+    small.network().run(small.coordinator)
+    assert outcomes(small) == [(1, "refused"), (2, "published")]
+    assert small.coordinator.model.version == 3
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_head_that_is_out_is_adopted_though_the_gate_would_refuse_it_now(tmp_path, number):
+    """The server stopped after it published and before it wrote that down; then the public set grew. (4: it was taken back and forth.)"""
+    gate, newest = Gate(), []
+
+    def publish(candidate, report):
+        newest.append(replace(candidate, version=number))
+        raise KeyboardInterrupt
+
+    small = Small(tmp_path / "rounds", 6, judge=Judge(gate.gate, publish, lambda: newest[-1] if newest else None))
+    with pytest.raises(KeyboardInterrupt):
+        small.network().run(small.coordinator)
+    gate.is_strict, small.judge = True, Judge(gate.gate, lambda model, _: newest.append(model), small.judge.newest)
+    small.restart()
+    assert outcomes(small) == [(1, "published")]
+    assert small.coordinator.model.version == number
+    assert small.coordinator.review(), "and judged by what the gate knows now"
+    assert outcomes(small) == [(1, "taken back")]
+    assert (newest[-1].version, newest[-1].sha256) == (number + 1, small.first.sha256)
 
 
 def test_what_an_operator_takes_back_is_marked_too(tmp_path):
