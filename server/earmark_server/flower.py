@@ -90,6 +90,8 @@ class GridTransport:
     _met: set[bytes] = field(default_factory=set)
     """Every device that was connected at some time, and when the last of them came."""
     _newest_s: float = 0.0
+    _epoch_s: float = field(default_factory=lambda: time.time() - time.monotonic())
+    """What turns the monotonic clock into Unix seconds as they were when the round began: a clock that is set moves no deadline."""
 
     def nodes(self) -> dict[bytes, int]:
         """Return the enrolled devices that are connected: device id -> node id."""
@@ -117,13 +119,17 @@ class GridTransport:
         """Carry messages until the round is over."""
         self._asked.clear()
         self._coming.clear()
+        self._epoch_s = time.time() - time.monotonic()
         run.expect(len(nodes))
         outgoing: Mapping[bytes, RoundMessage] = dict.fromkeys(nodes, run.plan)
         while not run.is_over:
             self._push(run, outgoing, nodes)
             time.sleep(POLL_S)
             self._pull(run)
-            outgoing = run.poll(int(time.time()))
+            outgoing = run.poll(self._now_s())
+
+    def _now_s(self) -> int:
+        return int(self._epoch_s + time.monotonic())
 
     def _push(self, run: RoundRun, outgoing: Mapping[bytes, RoundMessage], nodes: Mapping[bytes, int]) -> None:
         """Send each device its message. One that can't be sent is lost, as if its device had dropped out."""
@@ -180,7 +186,7 @@ class GridTransport:
                 run.decline()
                 return
             for answer in answers:
-                run.receive(device_id, answer, int(time.time()))
+                run.receive(device_id, answer, self._now_s())
         except ProtocolError as error:
             run.refused.append(error)
 

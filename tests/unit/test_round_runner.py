@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.support.rounds import NOW_S, Small
 
 from earmark_server import flower, node
 from earmark_server.checkpoint import Checkpoint, Model, RoundRecord, State
+from earmark_server.coordinator import DEADLINES_S
 from earmark_server.flower import GATHER_S, SETTLE_S, GridTransport
 from earmark_server.node import STARTS_MOST
 from earmark_server.rounds import FOLDER, coordinator_lock, finished
@@ -69,6 +71,19 @@ def test_who_stays_away_holds_up_no_later_round(clock):
 
 def test_a_run_waits_for_a_cohort_no_longer_than_its_time(clock):
     assert gather(clock, [0, 10_000], 2, 2) == (1, GATHER_S)
+
+
+@pytest.mark.parametrize("jump_s", [0, -86_400, 3600])
+def test_a_clock_that_is_set_during_a_round_moves_no_deadline(clock, monkeypatch, tmp_path, jump_s):
+    set_at_s, small = 10, Small(tmp_path / "rounds", 6)
+    monkeypatch.setattr(flower.time, "time", lambda: NOW_S + clock.now_s + (jump_s if clock.now_s > set_at_s else 0))
+    for name in ("_push", "_pull"):
+        monkeypatch.setattr(GridTransport, name, lambda *_: None)
+    run = small.coordinator.begin(NOW_S)
+    GridTransport(None, {}).drive(run, dict.fromkeys(small.devices, 1))
+    assert run.is_over
+    assert "0 devices came forward" in str(run.failures[0])
+    assert clock.now_s == pytest.approx(DEADLINES_S[0], abs=2)
 
 
 class SuperLink:
