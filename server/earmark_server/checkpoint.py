@@ -60,6 +60,7 @@ class RoundRecord:
     transcripts: tuple[tuple[str, str, str], ...] = ()
     """T1, T3 and the sum's SHA-256 of every shard."""
     reason: str = ""
+    """What went wrong, also in a round that was published: whom the server refused, and why."""
     report: dict[str, float] = field(default_factory=dict)
     """What the gate measured."""
 

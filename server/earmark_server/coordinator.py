@@ -35,6 +35,8 @@ DEADLINES_S = (60, 60, 300, 30, 60)
 SPARE_S = 600
 """What a plan is good for beyond its phases, twice each."""
 SKEW_S = 30
+REFUSED_TOLD = 3
+"""Reasons in a round's record why devices that came forward were refused, those first that most were refused for."""
 BLAMED_TOLD = 3
 """Devices named in a round's reason, those first that most others blame."""
 
@@ -155,7 +157,7 @@ class Coordinator:
             self._compute(run)
         except (CountError, TrustError) as error:
             blamed = [f"{count} devices blame {device_id.hex()}" for device_id, count in run.blamed.most_common(BLAMED_TOLD)]
-            reasons = "; ".join(dict.fromkeys([*(str(each) for each in (*run.failures, error)), *blamed]))
+            reasons = "; ".join(dict.fromkeys([*(str(each) for each in (*run.failures, error)), *_refusals(run), *blamed]))
             self._save(self._state.with_last(outcome="aborted", reason=reasons))
             return self._state.rounds[-1]
         self._decide()
@@ -198,7 +200,8 @@ class Coordinator:
         arrays = apply_update(model.schema, model.arrays, mean, rate=self._profile.rate)
         name = self._checkpoint.keep(model.schema, arrays)
         devices = sum(len(each.survivors) for each in run.sums)
-        state = self._state.with_last(outcome="candidate", devices=devices, transcripts=tuple(map(_trace, run.sums)))
+        reason, transcripts = "; ".join(_refusals(run)), tuple(map(_trace, run.sums))
+        state = self._state.with_last(outcome="candidate", devices=devices, transcripts=transcripts, reason=reason)
         self._save(replace(state, candidate=name))
 
     def _decide(self) -> None:
@@ -217,7 +220,8 @@ class Coordinator:
         try:
             report = dict(self._judge.gate(old, candidate))
         except TrustError as error:
-            self._save(replace(self._state.with_last(outcome="refused", reason=str(error)), candidate=""))
+            reasons = "; ".join(filter(None, (str(error), self._state.rounds[-1].reason)))
+            self._save(replace(self._state.with_last(outcome="refused", reason=reasons), candidate=""))
             return
         self._judge.publish(candidate, report)
         self._adopt(candidate.version, report)
@@ -247,6 +251,11 @@ def describe(record: RoundRecord) -> str:
     what = named.get(record.outcome, record.outcome)
     tail = f": {record.reason}" if record.reason else ""
     return f"round {record.number}: {what}, {record.devices} devices{tail}"
+
+
+def _refusals(run: RoundRun) -> list[str]:
+    told = run.turned_away.most_common(REFUSED_TOLD)
+    return [f"{count} device{'s' if count > 1 else ''} refused: {reason}" for reason, count in told]
 
 
 def _trace(total: ShardSum) -> tuple[str, str, str]:

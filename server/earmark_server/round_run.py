@@ -52,6 +52,7 @@ class RoundRun:
         """What was sent and not taken; for the transport to fill."""
         self.blamed: Counter[bytes] = Counter()
         """Device id -> how many devices left because of what it had sent them; they may all lie."""
+        self._turned_away: dict[str, set[bytes]] = {}
         self._rules, self._entropy = rules, entropy
         self._attempt = 1
         self._lobby: Lobby | None = self._open_lobby(now_s)
@@ -79,6 +80,11 @@ class RoundRun:
             return self._lobby.deadline_s
         return min((shard.deadline_s for shard in self._shards.values()), default=0)
 
+    @property
+    def turned_away(self) -> Counter[str]:
+        """Why devices that came forward were refused -> how many."""
+        return Counter({reason: len(devices) for reason, devices in self._turned_away.items()})
+
     def expect(self, count: int) -> None:
         """Say how many devices were invited: when all have answered, nobody waits for the deadline."""
         self._expected = count
@@ -94,7 +100,11 @@ class RoundRun:
             ProtocolError: it is refused; its subclass says why.
         """
         if self._lobby is not None:
-            self._take_into_lobby(self._lobby, sender, message, now_s)
+            try:
+                self._take_into_lobby(self._lobby, sender, message, now_s)
+            except ProtocolError as error:
+                self._turned_away.setdefault(str(error), set()).add(sender)
+                raise
             return
         if sender not in self._places:
             raise RosterError("the sender is in no shard of this round")

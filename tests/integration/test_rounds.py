@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scripts.in_process import one_verification
+from scripts.in_process import NOW_S, YEAR_S, one_verification
 
 from earmark_server.checkpoint import Checkpoint
-from earmark_server.coordinator import Judge, Profile
+from earmark_server.coordinator import Judge, Profile, describe
 from earmark_shared.errors import ModelError, PhaseError, PolicyError
 from earmark_shared.head import flatten
 from earmark_shared.round import Floors, Phase
@@ -107,6 +107,31 @@ def test_a_device_refuses_a_plan_below_its_own_floor(tmp_path):
     assert not run.sums
     assert all(isinstance(device.error, PolicyError) for device in small.devices.values())
     assert not any(ledger.reserved for ledger in small.ledgers.values())
+
+
+def test_why_a_server_refused_whoever_came_forward_is_in_the_record_by_number(tmp_path):
+    """A year after they joined, certificates end: without the reason an operator reads of 0 devices, and devices hear of nothing."""
+    small = Small(tmp_path / "rounds", 7)
+    network = small.network(now_s=NOW_S + YEAR_S + 86_400)
+    network.run(small.coordinator)
+    record = small.coordinator.state.rounds[-1]
+    assert record.outcome == "aborted"
+    assert record.reason.startswith("0 devices came forward")
+    assert "7 devices refused: the certificate has expired" in record.reason
+    assert "7 devices refused" in describe(record)
+
+
+def test_a_round_that_is_published_says_whom_it_refused(tmp_path):
+    small = Small(tmp_path / "rounds", 7)
+    impostor = min(small.devices)
+
+    def tap(device, phase, sent):
+        return sent[:-1] + bytes([sent[-1] ^ 1]) if device == impostor and phase is Phase.ADVERTISE else sent
+
+    small.network(tap=tap).run(small.coordinator)
+    record = small.coordinator.state.rounds[-1]
+    assert (record.outcome, record.devices) == ("published", 6)
+    assert record.reason.startswith("1 device refused: ")
 
 
 def test_a_server_refuses_a_profile_below_the_floor(tmp_path):
