@@ -89,3 +89,17 @@ def test_a_key_file_of_the_environment_does_not_win_over_a_passphrase_that_is_wa
     code, told = earmark("init", "--passphrase")
     assert (code, list(tmp_path.iterdir())) == (2, [])
     assert "--key-file, --passphrase" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--format", "json", "--yes", "--recipient", "age1x"], "--recipient seals"),
+        (["--format", "json", "--yes", "--seal-passphrase-file", "p"], "--seal-passphrase-file seals"),
+        (["--recipient", "age1x", "--seal-passphrase-file", "p"], "not by both"),
+    ],
+)
+def test_an_export_is_readable_or_sealed_in_one_way(earmark, library, options, told):
+    code, message = earmark("export", "out", *options)
+    assert (code, library.calls) == (2, [])
+    assert told in message

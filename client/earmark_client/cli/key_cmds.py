@@ -50,7 +50,7 @@ def export(session: Session, /, file: Path, kind: str, **options: Unpack[ExportO
     labels and moments to whoever reads the file, so it asks first. Sound is never exported. A file that is there
     already stays as it is, unless you say --replace.
     """
-    _check_export(session, file, is_replacing=options["is_replacing"])
+    _check_export(session, file, kind, options)
     passphrase = None
     if kind == "json":
         question = f"{file} will hold file names and labels that anybody can read. Go on?"
@@ -124,15 +124,21 @@ def erase(session: Session, *, is_agreed: bool) -> None:
     session.output.note("erased; the key is gone")
 
 
-def _check_export(session: Session, file: Path, *, is_replacing: bool) -> None:
+def _check_export(session: Session, file: Path, kind: str, options: ExportOptions) -> None:
     """What can be known to be refused before anybody is asked anything."""
     from earmark_client import exporting
     from earmark_client.store import keys
 
+    context = click.get_current_context()
     if str(file) == "-":
-        raise click.UsageError("an export is written to a file, not to stdout: name one", click.get_current_context())
+        raise click.UsageError("an export is written to a file, not to stdout: name one", context)
+    seals = [name for name in ("recipient", "seal_passphrase_file") if options[name] is not None]
+    if seals and kind == "json":
+        raise click.UsageError(f"--{seals[0].replace('_', '-')} seals, and --format json can be read by anybody", context)
+    if len(seals) > 1:
+        raise click.UsageError("an export is sealed by --recipient or by --seal-passphrase-file, not by both", context)
     own = session.settings.key_file
-    exporting.check_place(file, session.settings.home, keys.KeyFile(own) if own else None, replace=is_replacing)
+    exporting.check_place(file, session.settings.home, keys.KeyFile(own) if own else None, replace=options["is_replacing"])
 
 
 COMMANDS = (export, passwd, erase)
