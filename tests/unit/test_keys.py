@@ -8,9 +8,18 @@ import pytest
 from tests.attack.storekit import FakeKeyring
 
 from earmark_client.store import keyrings, keys
-from earmark_client.store.home import check_free
+from earmark_client.store.home import LOCK_NAME, change_secret, check_free, create_home
 from earmark_client.store.keys import KeyFile, Keyring, Passphrase, create_key_file
-from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
+from earmark_shared.errors import (
+    DiskFullError,
+    HomeInUseError,
+    HomeMissingError,
+    SettingsError,
+    StoreError,
+    TamperedError,
+    WrongKeyError,
+)
+from earmark_shared.files import FileLock
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +124,64 @@ def test_a_key_file_is_private_random_and_never_replaced(tmp_path):
     assert len(bytes.fromhex((tmp_path / "a").read_text())) == 32
     with pytest.raises(StoreError):
         create_key_file(tmp_path / "a")
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_new_key_that_locked_nothing_is_gone_again(tmp_path, fault):
+    with pytest.raises(fault), keys.new_key(tmp_path, KeyFile(tmp_path / "new")):
+        assert (tmp_path / "new").exists()
+        raise fault
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_new_key_beside_a_home_that_another_opens_is_gone_again(tmp_path, key_file):
+    lock(tmp_path, key_file)
+    with pytest.raises(RuntimeError), keys.new_key(tmp_path, KeyFile(tmp_path / "new")):
+        raise RuntimeError
+    assert not (tmp_path / "new").exists()
+    assert keys.unlock(tmp_path, key_file)
+
+
+def test_a_new_key_stays_if_it_locks_the_home_or_may_do_so(tmp_path):
+    for name, damage in (("a", b""), ("b", b"?")):
+        secret = KeyFile(tmp_path / name)
+        with pytest.raises(RuntimeError), keys.new_key(tmp_path, secret):
+            lock(tmp_path, secret)
+            (tmp_path / "key.json").open("ab").write(damage)
+            raise RuntimeError
+        assert secret.path.exists()
+
+
+def test_a_key_that_was_there_stays_whatever_fails(tmp_path, key_file):
+    with pytest.raises(RuntimeError), keys.new_key(tmp_path, key_file):
+        raise RuntimeError
+    assert key_file.path.exists()
+
+
+def test_a_key_that_found_no_room_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, data):
+        path.write_bytes(data[:7])
+        raise DiskFullError
+
+    monkeypatch.setattr(keys, "write_private", full)
+    with pytest.raises(DiskFullError):
+        create_key_file(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_init_or_passwd_that_fails_can_be_tried_again_with_the_same_key_file(tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    new = KeyFile(tmp_path / "new")
+    with pytest.raises(StoreError):
+        create_home(tmp_path / "taken", new)
+    assert not new.path.exists()
+    home = tmp_path / "home"
+    create_home(home, KeyFile(tmp_path / "old"))
+    with FileLock(home / LOCK_NAME), pytest.raises(HomeInUseError):
+        change_secret(home, KeyFile(tmp_path / "old"), new)
+    assert not new.path.exists()
+    change_secret(home, KeyFile(tmp_path / "old"), new)
+    assert keys.unlock(home, new)
 
 
 def test_an_open_or_foreign_key_file_is_refused(tmp_path, key_file):

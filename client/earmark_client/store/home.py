@@ -125,17 +125,16 @@ class Home:
 
 
 def create_home(folder: Path, secret: Secret) -> None:
-    """Make an empty home, and a key file that is not there yet; HomeExistsError if there is one, or something that could be one's.
+    """Make an empty home, and a key file that is not there yet; HomeExistsError if there is a home, or something that could be one's.
 
     Its header is written last: until then there is no home. What a creation that was cut short left behind, under a key that
     nobody has, is known by the mark that it made first.
     """
     check_free(folder)
-    keys.make_key_file(secret)
     if isinstance(secret, Keyring):
         secret.open()
     make_private_folder(folder)
-    with FileLock(folder / LOCK_NAME):
+    with FileLock(folder / LOCK_NAME), keys.new_key(folder, secret):
         check_free(folder)
         write_atomic(folder / UNFINISHED_NAME, b"")
         _remove_database(folder)
@@ -177,8 +176,7 @@ def open_home(folder: Path, secret: Secret, *, write: bool = False, older: Older
 
 def change_secret(folder: Path, old: Secret, new: Secret) -> None:
     """Lock the home with another passphrase or in another mode; the data stays as it is, and the seal moves along."""
-    keys.make_key_file(new)
-    with open_home(folder, old, write=True) as home:
+    with open_home(folder, old, write=True) as home, keys.new_key(folder, new):
         data_key = keys.unlock(folder, old)
         if isinstance(new, Keyring) and not isinstance(old, Keyring):
             with home.database.transaction():

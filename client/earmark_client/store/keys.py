@@ -14,7 +14,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,8 +22,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from earmark_client.store.keyrings import Keyring, OpenKeyring
-from earmark_shared.errors import HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
+from earmark_shared.errors import DiskFullError, HomeMissingError, SettingsError, StoreError, TamperedError, WrongKeyError
 from earmark_shared.files import disk_errors, read_private, scratch_files, wipe, write_atomic, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "KeyFile",
@@ -32,7 +35,7 @@ __all__ = [
     "Secret",
     "create_key_file",
     "destroy",
-    "make_key_file",
+    "new_key",
     "own_key_file",
     "read_mode",
     "rewrap",
@@ -73,13 +76,36 @@ Secret = KeyFile | Passphrase | Keyring
 
 def create_key_file(path: Path) -> None:
     """Write a new random key file, 0600; one that exists is never replaced."""
-    write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+    try:
+        write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+    except DiskFullError:  # so it was not there; what there is of it is no key
+        path.unlink(missing_ok=True)
+        raise
 
 
-def make_key_file(secret: Secret) -> None:
-    """If `secret` is a key file that is not there yet, write one."""
-    if isinstance(secret, KeyFile) and not secret.path.exists():
-        create_key_file(secret.path)
+@contextlib.contextmanager
+def new_key(home: Path, secret: Secret) -> Iterator[None]:
+    """Write the key file that `secret` names, if it is not there yet; it goes again if what follows fails before it locks `home`."""
+    made = secret if isinstance(secret, KeyFile) and not secret.path.exists() else None
+    if made is not None:
+        create_key_file(made.path)
+    try:
+        yield
+    except BaseException:
+        if made is not None and _is_useless(home, made):
+            wipe(made.path)
+        raise
+
+
+def _is_useless(home: Path, secret: KeyFile) -> bool:
+    """Whether a key certainly doesn't open `home`; where that can't be read, it may."""
+    try:
+        unlock(home, secret)
+    except (HomeMissingError, SettingsError, WrongKeyError):
+        return True
+    except StoreError:
+        return False
+    return False
 
 
 def unlock(home: Path, secret: Secret) -> bytes:
