@@ -365,3 +365,32 @@ def test_an_mp3_with_an_empty_tag_and_a_torn_first_frame_is_read(tmp_path):
     with Decoder() as decoder, decoder.open(torn, (tmp_path,)) as stream:
         # The torn frame held the length; from what is left libmpg123 can only guess it.
         assert sum(len(block) for block in stream) > 12_000
+
+
+ID3 = b"ID3\x03\0\0\0\x01\x1c\x20" + bytes(20_000)
+"""A tag of 20,000 bytes, as one with a picture is."""
+
+
+def mp3(folder):
+    """The bytes of three seconds of noise at a constant rate: the first frame, which tells the length, and the others."""
+    path = folder / "constant.mp3"
+    soundfile.write(path, noise(3.0, rate_hz=44_100), 44_100, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    data = path.read_bytes()
+    second_frame = data.index(data[:2], 4)
+    return data[:second_frame], data[second_frame:]
+
+
+def test_an_mp3_without_a_length_is_not_taken_for_cut_because_of_its_tag(decoder, tmp_path):
+    head, rest = mp3(tmp_path)
+    assert b"Info" in head
+    (tmp_path / "tagged.mp3").write_bytes(ID3 + rest)
+    assert abs(decoded(decoder, tmp_path / "tagged.mp3")[0].size / 16_000 - 3.0) < 0.1
+
+
+@pytest.mark.parametrize("tag", [b"", ID3])
+def test_an_mp3_that_tells_its_length_is_cut_if_it_ends_before_tag_or_not(decoder, tmp_path, tag):
+    head, rest = mp3(tmp_path)
+    (tmp_path / "cut.mp3").write_bytes(tag + head + rest[: len(rest) // 2])
+    refused(decoder, tmp_path / "cut.mp3", DamagedAudioError, "ends before its header says")
+    (tmp_path / "whole.mp3").write_bytes(tag + head + rest)
+    assert abs(decoded(decoder, tmp_path / "whole.mp3")[0].size / 16_000 - 3.0) < 0.1

@@ -137,13 +137,19 @@ def first_mpeg_frame(descriptor: int) -> int:
 
     libsndfile looks for it right behind the tag only, yet there are players' favourites with a tag of length 0 and a torn first frame.
     """
-    head = os.pread(descriptor, 10, 0)
-    if head[:3] != b"ID3" or len(head) < 10:
+    behind = behind_id3(os.pread(descriptor, 10, 0))
+    if not behind:
         return 0
-    behind = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
     near = os.pread(descriptor, MPEG_SEARCH_BYTES, behind)
     frames = (at for at in range(len(near) - 1) if near[at] == 0xFF and near[at + 1] & 0xE6 == 0xE2)  # layer III
     return behind + next(frames, -behind)
+
+
+def behind_id3(head: bytes) -> int:
+    """Where the ID3 tag ends that a file with these first ten bytes begins with; 0 if there is none."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def waveforms(sound: Any) -> Any:  # noqa: ANN401  soundfile has no types
@@ -189,11 +195,19 @@ def mixed_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int) -> bool:
     """Whether the file ends before the sound that its header or its last page promises."""
     size = os.fstat(descriptor).st_size
+    if container == b"MP3" and not _tells_its_length(descriptor):
+        return False  # the decoder guessed from the file's size, its tags included
     if container in {b"FLAC", b"MP3"}:
         return declared < 1 << 60 and decoded + 4_608 < declared  # an MP3 encoder's padding is at most that
     if container in {b"WAV", b"AIFF"}:
         return _chunks_end(descriptor) > size
     return container == b"OGG" and _last_page_end(descriptor, size) > size
+
+
+def _tells_its_length(descriptor: int) -> bool:
+    """Whether an MP3's first frame holds a header with the length, where libmpg123 and encoders put it: behind the side information."""
+    frame = os.pread(descriptor, 4 + 32 + 4, first_mpeg_frame(descriptor))
+    return any(frame[4 + side :][:4] in {b"Xing", b"Info", b"VBRI"} for side in (9, 17, 32))
 
 
 def _chunks_end(descriptor: int) -> int:
