@@ -29,7 +29,7 @@ MOST_EXAMPLE_SEGMENTS = 64
 SAME_WORDS = 0.5
 """Jaccard similarity from which a person's label speaks about a query: "dog" about "dog barking"."""
 LEAST_NAMED, ALL_NAMED = 100, 1_000_000
-"""Clips listed for one word: ten for each hit that is wanted, and not fewer than the first; all, where every clip is ranked."""
+"""Clips listed for one word: ten for each hit that is wanted, and not fewer than the first; all, where every clip is ranked or filtered."""
 UNSAID = frozenset(
     [
         "a",
@@ -135,7 +135,9 @@ def named_clips(database: Database, query: Query) -> dict[int, float] | None:
     """
     if not query.text and query.like is None:
         raise SettingsError("The query asks for nothing.", hint="Give words, an example, or both.")
-    return word_matches(database, query.text, max(LEAST_NAMED, 10 * (query.limit or ALL_NAMED))) if query.text else None
+    # What a filter leaves may be anywhere among them.
+    most = ALL_NAMED if query.limit is None or _is_filtered(query) else max(LEAST_NAMED, 10 * query.limit)
+    return word_matches(database, query.text, most) if query.text else None
 
 
 def make_target(database: Database, model: Model, shelf: Shelf, query: Query, words: dict[int, float] | None) -> Target:
@@ -168,9 +170,13 @@ def make_target(database: Database, model: Model, shelf: Shelf, query: Query, wo
 
 
 def _allowed(database: Database, query: Query) -> npt.NDArray[np.int64] | None:
-    if query.folder is None and query.after_s is None and query.before_s is None and query.label is None:
+    if not _is_filtered(query):
         return None
     return database.clip_ids(folder=query.folder, after_s=query.after_s, before_s=query.before_s, label=query.label)
+
+
+def _is_filtered(query: Query) -> bool:
+    return any(each is not None for each in (query.folder, query.after_s, query.before_s, query.label))
 
 
 def verdicts(corrections: list[Correction], text: str | None) -> list[tuple[Correction, float]]:

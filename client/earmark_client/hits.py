@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earmark_client.candidates import choose_pools
 from earmark_client.records import Answer, Evidence, Hit, Label
-from earmark_client.search import choose_pool, find_events, score_pool
+from earmark_client.search import find_events, score_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,14 +78,18 @@ class HitMaker:
     def answer(self, model: Model, query: Query, target: Target) -> Answer:
         """Score the target, a query made comparable: the hits, or the nearest miss if there are none."""
         calibration, shelf = model.labeler.calibration, self._shelf
-        pool = choose_pool(shelf, target, is_every=query.limit is None, most=2 * (query.limit or 0))
         answer = Answer((), None, model.version, is_names_only=bool(query.text) and not model.labeler.knows_words)
-        if not len(pool):
-            return answer
-        scored = score_pool(shelf, target, pool, calibration)
         least = calibration.threshold if query.min_score is None else query.min_score
         join_from = max(least, calibration.threshold)
-        events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
+        for candidates in choose_pools(shelf, target, calibration, limit=query.limit):
+            if not len(candidates.pool):
+                continue
+            scored = score_pool(shelf, target, candidates.pool, calibration)
+            events = find_events(shelf.catalogue, scored, least=least, join_from=join_from, limit=query.limit)
+            if len(events) == query.limit or candidates.rest < least:
+                break
+        else:  # nothing passes the filters, or nothing was ever added
+            return answer
         if events:
             return replace(answer, hits=self.make_all(events, scored, query))
         nearest = find_events(shelf.catalogue, scored, least=0.0, join_from=join_from, limit=1)

@@ -1,13 +1,11 @@
 """Query -> candidates -> fused evidence -> ranked, merged hits with reasons, or nothing found.
 
-A small library is scored whole; a large one through its index, then exactly on the best candidates' passages. Both take the same
-path from there: evidence per passage in [0, 1], one fused score, passages that follow each other merged into one event.
+A small library is scored whole; a large one through its index, then exactly on the best candidates' passages (`candidates.py`). Both
+take the same path from there: evidence per passage in [0, 1], one fused score, passages that follow each other merged into one event.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,16 +24,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
 
-CANDIDATES = 300
-"""Segments a large library's index gives for exact scoring."""
-MOST_PASSAGES = 20
-"""Passages of them that are scored exactly, or two for each hit that is wanted; of those that words name, half as many."""
-FEW = 4
-"""Times as many segments as passages are wanted, and most often that many passages are among them."""
 EVENT_SHARE = 0.5
 """An event reaches as far as its segments score this share of its best one."""
-EXACT_SEGMENTS = 200_000
-"""Filters that leave no more segments than this are answered exactly, whatever the library's size."""
+EXAMPLE_SEGMENTS = 65_536
+"""Segments whose sound vectors are in memory at once while they are compared with an example."""
 
 
 @dataclass(frozen=True)
@@ -82,56 +74,6 @@ class Event:
     last: int
 
 
-def choose_pool(shelf: Shelf, target: Target, *, is_every: bool, most: int) -> Pool:
-    """Choose the passages to score exactly: all of a small library, the index's best of a large one.
-
-    Args:
-        shelf: The loaded vectors.
-        target: What is looked for.
-        is_every: Rank every passage, however long it takes.
-        most: Passages wanted at least, where there are so many.
-    """
-    catalogue = shelf.catalogue
-    passages = None if target.allowed is None else np.flatnonzero(np.isin(catalogue.passage_clips, target.allowed))
-    if is_every or shelf.text.is_exact:
-        return catalogue.pool(passages)
-    if passages is not None and np.diff(catalogue.offsets)[passages].sum() <= EXACT_SEGMENTS:
-        return catalogue.pool(passages)
-    near = _near_passages(shelf, target, max(MOST_PASSAGES, most))
-    return catalogue.pool(near if passages is None else np.intersect1d(near, passages))
-
-
-def _near_passages(shelf: Shelf, target: Target, most: int) -> Ints:
-    """The passages that the indexes and the words name first, ascending: `(up to most a source,)`."""
-    found: list[Ints] = []
-    catalogue = shelf.catalogue
-    if target.text is not None:
-        found.append(shelf.text.search(target.text.vector[None], CANDIDATES)[0][0])
-    if target.example is not None:
-        each = max(CANDIDATES // len(target.example), 50)
-        found.append(shelf.sound.search(target.example, each)[0].T.ravel())
-    chosen = [_first_passages(catalogue, ids, most) for ids in found]
-    if target.words:
-        words = target.words
-        best = heapq.nsmallest(most // 2, words, key=lambda clip: (-words[clip], clip))
-        first, last = (np.searchsorted(catalogue.passage_clips, best, side=side).tolist() for side in ("left", "right"))
-        spans = itertools.chain.from_iterable(range(*span) for span in zip(first, last, strict=True))
-        chosen.append(np.fromiter(itertools.islice(spans, most // 2), np.int64))
-    return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
-
-
-def _first_passages(catalogue: Catalogue, ids: Ints, most: int) -> Ints:
-    """The first `most` distinct passages of segments, in order of appearance; as a rule the first few segments name enough."""
-    chosen = np.zeros(0, np.int64)
-    for count in (FEW * most, len(ids)):
-        passages = catalogue.passages_of(catalogue.positions(ids[:count]))
-        distinct, first = np.unique(passages, return_index=True)
-        chosen = distinct[np.argsort(first)][:most]
-        if len(chosen) == most:
-            break
-    return chosen
-
-
 def score_pool(shelf: Shelf, target: Target, pool: Pool, calibration: ranking.Calibration) -> Scored:
     """Weigh all evidence for each passage of the pool."""
     text = example = words = None
@@ -140,9 +82,8 @@ def score_pool(shelf: Shelf, target: Target, pool: Pool, calibration: ranking.Ca
         text, along = _text_evidence(shelf, target.text, pool, calibration)
         curve = curve * along
     if target.example is not None:
-        vectors = shelf.sound.vectors(pool.ids)
-        example = ranking.example_probability(ranking.example_scores(target.example, vectors, pool.offsets), calibration)
-        curve = curve * ranking.example_probability(ranking.example_segment_scores(target.example, vectors), calibration)
+        example, along = _example_evidence(shelf, target.example, pool, calibration)
+        curve = curve * along
     if target.words or (target.text is None and target.example is None):
         named = target.words or {}
         clips = shelf.catalogue.passage_clips[pool.passages]
@@ -177,6 +118,20 @@ def _text_evidence(shelf: Shelf, query: TextQuery, pool: Pool, calibration: rank
         ranking.query_probability(evidence, query.similarity, query.background, calibration)
         for evidence in (ranking.clip_scores(raw, pool.offsets), raw)
     )
+    return by_passage, along
+
+
+def _example_evidence(shelf: Shelf, examples: Floats, pool: Pool, calibration: ranking.Calibration) -> tuple[Floats, Floats]:
+    """Probabilities by passage `(passages,)` and by segment `(segments,)`."""
+    by_passage, along = np.zeros(len(pool), np.float32), np.zeros(len(pool.ids), np.float32)
+    start = 0
+    while start < len(pool):
+        end = max(start + 1, int(np.searchsorted(pool.offsets, pool.offsets[start] + EXAMPLE_SEGMENTS, side="right")) - 1)
+        here = slice(pool.offsets[start], pool.offsets[end])
+        vectors, offsets = shelf.sound.vectors(pool.ids[here]), pool.offsets[start : end + 1] - pool.offsets[start]
+        by_passage[start:end] = ranking.example_probability(ranking.example_scores(examples, vectors, offsets), calibration)
+        along[here] = ranking.example_probability(ranking.example_segment_scores(examples, vectors), calibration)
+        start = end
     return by_passage, along
 
 

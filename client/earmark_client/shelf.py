@@ -13,7 +13,7 @@ import numpy as np
 from earmark_client.catalogue import Catalogue
 from earmark_client.labelling import LabelSet
 from earmark_client.store.blocks import Block
-from earmark_client.store.vectors import VectorIndex
+from earmark_client.store.vectors import EXACT_BELOW, VectorIndex
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,12 +89,15 @@ class Shelf:
 
     def text_scores(self, pool: Pool, target: Floats) -> Floats:
         """Inner products of the pool's weighted text vectors with `target` `(dim,)`: `(segments,) float32`."""
-        if not self.text.is_exact or len(pool.ids) * 4 < len(self.catalogue):
+        if len(pool.ids) * 4 < len(self.catalogue):
             scores: Floats = self.text.vectors(pool.ids) @ target
             return scores
         ids, every = self.text.scores_all(target)
         if self._rows is None:
-            self._rows = np.searchsorted(ids, self.catalogue.ids)
+            order = np.argsort(
+                ids, kind="stable"
+            )  # a clip that an interrupted `add` began has lower ids than those that came before
+            self._rows = order[np.searchsorted(ids, self.catalogue.ids, sorter=order)]
         return every[self._rows[pool.positions]]
 
     def _read_sayings(self) -> None:
@@ -116,7 +119,9 @@ class Shelf:
         if kind == "text":
             blocks = (self._weighted(block) for block in blocks)
         dtype = "float16" if kind == "text" else "int8"
-        return VectorIndex.build(self._dims[kind], blocks, dtype=dtype, model_version=self._versions[kind])
+        return VectorIndex.build(
+            self._dims[kind], blocks, dtype=dtype, model_version=self._versions[kind], exact_below=EXACT_BELOW
+        )
 
     def _weighted(self, block: Block) -> Block:
         strength = self._database.fetch("strength", self._versions["strength"], block.ids).float32()[:, 0]

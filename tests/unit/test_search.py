@@ -1,4 +1,4 @@
-"""Choosing what to score, and turning scored passages into events: the arithmetic of search without any model."""
+"""Turning scored passages into events: the arithmetic of search without any model."""
 
 import numpy as np
 import pytest
@@ -72,62 +72,6 @@ def test_a_word_about_a_moment_is_no_word_about_others():
     said = [clip, moment, Correction(2, None, "owl", True)]
     assert said_of(said, 1, np.arange(100, 105)) == [clip]
     assert said_of(said, 1, np.arange(105, 110)) == [clip, moment]
-
-
-class FakeShelf:
-    """A shelf whose index is large: it names ids, best first."""
-
-    def __init__(self, table: Catalogue, ids: list[int], *, is_exact: bool = False) -> None:
-        self.catalogue = table
-        self.text = self
-        self.sound = self
-        self.is_exact = is_exact
-        self._ids = np.array([ids])
-
-    def search(self, queries, count):
-        return np.repeat(self._ids[:, :count], len(queries), axis=0), None
-
-
-class FakeText:
-    vector = np.ones(3, np.float32)
-
-
-def test_a_small_library_is_scored_whole():
-    table = catalogue(30, 30)
-    assert len(search.choose_pool(FakeShelf(table, [], is_exact=True), Target(text=FakeText()), is_every=False, most=1)) == 4
-
-
-def test_a_large_library_is_scored_where_the_index_points():
-    table = catalogue(30, 30, 30)
-    pool = search.choose_pool(FakeShelf(table, [185, 101]), Target(text=FakeText()), is_every=False, most=1)
-    assert pool.passages.tolist() == [0, 5]
-
-
-def test_ranking_everything_leaves_nothing_to_an_index():
-    table = catalogue(30, 30)
-    assert len(search.choose_pool(FakeShelf(table, [100]), Target(text=FakeText()), is_every=True, most=1)) == 4
-
-
-def test_filters_that_leave_few_are_answered_exactly():
-    table = catalogue(30, 30, 30)
-    target = Target(text=FakeText(), allowed=np.array([2]))
-    pool = search.choose_pool(FakeShelf(table, [100]), target, is_every=False, most=1)
-    assert set(table.clip_ids[pool.positions].tolist()) == {2}
-
-
-def test_clips_named_by_words_are_candidates_too():
-    table = catalogue(30, 30, 30)
-    pool = search.choose_pool(FakeShelf(table, [100]), Target(text=FakeText(), words={3: 1.0}), is_every=False, most=1)
-    assert set(table.passage_clips[pool.passages].tolist()) == {1, 3}
-
-
-@pytest.mark.parametrize("most", [1, 3, 7, 50])
-def test_passages_come_in_the_order_in_which_segments_name_them(most):
-    table = catalogue(30, 30, 30, 30)
-    for seed in range(20):
-        ids = np.random.default_rng(seed).permutation(table.ids)[:60]
-        expected = list(dict.fromkeys(table.passages_of(table.positions(ids)).tolist()))[:most]
-        assert search._first_passages(table, ids, most).tolist() == expected
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(1.0, 1.0), (0.0, 0.0)])
