@@ -10,22 +10,22 @@ them for the calibration without, queries.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import finish
+from common import Queries, Row, add_rows, finish, read_rows, run
 from fewshot import auroc
-from retrieval import Row, arguments, read_rows
+from retrieval import parser_of
 
 from earmark_client.library import Library
 from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
 
 
-def best_scores(library: Library, rows: list[Row], queries: dict[str, dict[str, list[str]]]) -> np.ndarray:
+def best_scores(library: Library, rows: list[Row], queries: Queries) -> np.ndarray:
     """Scores `(queries, 2)` of the best clip with the query's label and of the best without, in [0, 1]."""
     labels = {str(row.path): row.label for row in rows}
     scores = []
@@ -35,7 +35,7 @@ def best_scores(library: Library, rows: list[Row], queries: dict[str, dict[str, 
             scores.append(
                 [max((hit.score for hit in hits if (labels[hit.path] == label) is right), default=0.0) for right in (True, False)]
             )
-    return np.array(scores)
+    return np.array(scores).reshape(-1, 2)
 
 
 def told(scores: np.ndarray, threshold: float) -> list[float]:
@@ -45,16 +45,22 @@ def told(scores: np.ndarray, threshold: float) -> list[float]:
     return [round(float(share), 4) for share in shares]
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    return parser_of(__doc__).parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    options = arguments(__doc__)
-    rows, queries = read_rows(options.data, options.csv), json.loads(options.queries.read_text(encoding="utf-8"))
+    options = arguments()
+    queries = options.queries
+    rows = read_rows(options.data, options.csv, queries)
     result: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         Library.create(Path(folder) / "home", unlock=KeyFile(Path(folder) / "key")) as library,
     ):
-        library.add([row.path for row in rows])
+        rows = add_rows(library, rows)
         labeler = library._model.labeler  # only here is the same model asked with less than it knows
         known = labeler.calibration
         for ending in ("", "_plain"):
@@ -66,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

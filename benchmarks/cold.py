@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import finish, say, working_folder
+from common import Parser, finish, run, say, working_folder
 from synthetic import build_home
 
 from earmark_client.store.home import change_secret
@@ -65,12 +65,17 @@ def measure(keep: Path | None) -> dict[str, float]:
         }
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--keep", type=Path, help="folder for the homes, used again next time")
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, help="folder for the homes, used again next time")
-    finish(measure(parser.parse_args().keep))
+    finish(measure(arguments().keep))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

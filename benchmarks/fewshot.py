@@ -11,24 +11,23 @@ with the most shots. Scores are those that a search for the taught name ranks by
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import finish, say
-from retrieval import read_rows
+from common import Parser, add_rows, at_least, data_folder, finish, read_rows, run, say, table
 
 from earmark_client.asking import find_example
 from earmark_client.library import Library
 from earmark_client.search import Target, score_pool
 from earmark_client.store.keys import KeyFile
+from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from retrieval import Row
+    from common import Row
 
     Floats = npt.NDArray[np.float32]
 
@@ -41,11 +40,9 @@ class Taught:
 
     def __init__(self, library: Library, rows: list[Row]) -> None:
         """Add the clips; those that can't be read are told and left out."""
-        for path, problem in library.add([row.path for row in rows]).problems:
-            say(f"{path}: {problem}")
+        self.rows = add_rows(library, rows)
         self._library, self._shelf = library, library._shelf()
         by_path = {path: clip.id for clip in library.clips() for path in clip.paths}
-        self.rows = [row for row in rows if str(row.path) in by_path]
         self._ids = np.array([by_path[str(row.path)] for row in self.rows])
         self._examples: dict[int, Floats] = {}
 
@@ -89,22 +86,32 @@ def run_episode(
 
 
 def by_recording(rows: list[Row], most: int) -> dict[str, dict[str, list[int]]]:
-    """Rows by label and recording; labels with no more than `most` recordings are told and left out."""
+    """Rows by label and recording; labels with no more than `most` recordings are told and left out.
+
+    Raises:
+        SettingsError: the labels don't suffice for an episode and a clip that is none of it.
+    """
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for at, row in enumerate(rows):
         groups[row.label][row.group].append(at)
     for label in sorted(groups):
         if len(groups[label]) <= most:
             say(f"left out: {label}, {len(groups[label])} recordings")
-    return {label: found for label, found in groups.items() if len(found) > most}
+    enough = {label: found for label, found in groups.items() if len(found) > most}
+    if len(enough) < LABELS or len(groups) == LABELS:
+        told = (
+            f"{len(groups)} labels, {len(enough)} of more than {most} recordings: an episode takes {LABELS}, and clips of another"
+        )
+        raise SettingsError(told, hint="give more recordings, or fewer --shots")
+    return enough
 
 
-def measure(data: Path, table: Path, shots: list[int], episodes: int) -> dict[str, float | int]:
+def measure(rows: list[Row], shots: list[int], episodes: int) -> dict[str, float | int]:
     """Teach and ask, `episodes` times for each number of examples."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         with Library.create(home, unlock=KeyFile(Path(folder) / "key")) as library:
-            taught = Taught(library, read_rows(data, table))
+            taught = Taught(library, rows)
             enough = by_recording(taught.rows, max(shots))
             result: dict[str, float | int] = {}
             for count in shots:
@@ -116,16 +123,21 @@ def measure(data: Path, table: Path, shots: list[int], episodes: int) -> dict[st
             return result | {"labels": len(enough), "episodes": episodes, "clips": len(taught.rows)}
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=data_folder, required=True)
+    parser.add_argument("--csv", type=table, required=True)
+    parser.add_argument("--shots", type=at_least(1), nargs="+", default=[1, 3, 5])
+    parser.add_argument("--episodes", type=at_least(1), default=200)
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--episodes", type=int, default=200)
-    options = parser.parse_args()
-    finish(measure(options.data, options.csv, sorted(options.shots), options.episodes))
+    options = arguments()
+    finish(measure(read_rows(options.data, options.csv), sorted(options.shots), options.episodes))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -4,7 +4,7 @@
 
 Adds a folder of recordings and one ten-hour file, made of the folder's own sound, to a fresh encrypted home. The last line is one
 JSON object: `realtime_factor` (seconds of sound per second of wall time, from the files to the first answer of a search, all
-processors), `peak_rss_mb` (see `common.MemoryWatch`), and two ratios on a sample of the folder's files: `vs_librosa_torch` (the same
+processors), `peak_rss_mb` (see `apart.MemoryWatch`), and two ratios on a sample of the folder's files: `vs_librosa_torch` (the same
 encoder fed by librosa in torch, one file after another) and `vs_clap` (CLAP's audio tower, random weights); see `peers.py`. Ours is
 measured on that very sample too, and like the peers once it has heard a sound: their models are loaded before their clocks start, so
 ours are. All else counts: decoders' start, encryption, the first answer. `realtime_factor` leaves nothing out.
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 import soxr
-from common import finish, run_part, say, working_folder
+from apart import run_part
+from common import Parser, at_least, finish, run, say, sound_folder, working_folder
 
 from earmark_client.audio.features import MelSpec
 from earmark_client.audio.find import FoundSound, find_sounds
@@ -31,6 +32,7 @@ from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
 from earmark_client.records import Query
 from earmark_client.store.keys import KeyFile
+from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +48,16 @@ LEAST_RMS = 1e-3
 
 
 def sound_files(data: Path) -> list[Path]:
-    """The folder's sound files, by name."""
-    return [found.path for found in find_sounds([data]) if isinstance(found, FoundSound)]
+    """The folder's sound files, by name; those that libsndfile can't open are told and left out."""
+    files = []
+    for found in find_sounds([data]):
+        try:
+            if isinstance(found, FoundSound):
+                soundfile.info(found.path)
+                files.append(found.path)
+        except soundfile.LibsndfileError as problem:
+            say(f"{found.path}: {problem}")
+    return files
 
 
 def sample_files(files: list[Path], most_s: float) -> tuple[list[Path], float]:
@@ -71,6 +81,8 @@ def sound_pool(files: list[Path]) -> np.ndarray:
         seconds += [second for second in whole if np.sqrt(np.mean(second**2)) > LEAST_RMS]
         if len(seconds) >= POOL_S:
             break
+    if not seconds:
+        raise SettingsError("the folder has no second of sound that can be read and isn't silent", hint="name another as --data")
     return np.stack(seconds)
 
 
@@ -189,23 +201,29 @@ def measure(data: Path, hours: float, folder: Path) -> dict[str, float]:
     return result | compare(folder, files)
 
 
-def main() -> None:
-    """Run from the command line; `--part` is how it calls itself."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--hours", type=float, default=10.0, help="length of the long file")
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=sound_folder)
+    parser.add_argument("--hours", type=at_least(0.02), default=10.0, help="length of the long file")
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(given)
+    if not (options.data or options.part):
+        parser.error("which recordings? --data DIR")
+    return options
+
+
+def main() -> None:
+    """Run from the command line; `--part` is how it calls itself."""
+    options = arguments()
     if options.part:
         paths = [Path(path) for path in json.loads(options.part.read_text())]
         print(json.dumps(add(options.part.parent, paths, is_warm=options.warm)))
         return
-    if not options.data:
-        parser.error("which recordings? --data DIR")
     with working_folder() as folder:
         finish(measure(options.data, options.hours, folder))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

