@@ -14,7 +14,6 @@ with nothing but their masks. Their functions are those of flwr's common/secure_
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -23,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import Parser, at_least, finish, run, share
 
 from earmark_shared.crypto.certificates import Certificate, Enrolment, issue
 from earmark_shared.crypto.identities import Identity
@@ -72,10 +72,15 @@ class Meter:
         self.seconds += time.process_time() - self._start
 
 
+def fewest(devices: int) -> int:
+    """The least number of survivors that our plan lets open a sum."""
+    return min(20, devices)
+
+
 def make_plan(args: argparse.Namespace, key: Identity) -> RoundPlan:
     plan = RoundPlan(
         round_id=os.urandom(16), proto=1, model_version=1, model_sha256=bytes(32), schema_sha256=bytes(32), d=args.dim, clip_c=1.0,
-        log2_scale_c=14, z=0.0, n_min=min(20, args.devices), n_max=256, deadline_s=(600,) * 5, not_before=NOW_S,
+        log2_scale_c=14, z=0.0, n_min=fewest(args.devices), n_max=256, deadline_s=(600,) * 5, not_before=NOW_S,
         not_after=NOW_S + 3600, shards=1, key_id=b"bench", sig=bytes(64),
     )  # fmt: skip
     return replace(plan, sig=key.sign_digest(plan_hash(plan)))
@@ -101,11 +106,10 @@ def run_ours(args: argparse.Namespace) -> dict[str, float]:
     plan = make_plan(args, plan_key)
     members = list(make_members(args, plan, plan_key, authority))
     deltas = [np.random.default_rng(seed).standard_normal(args.dim).astype(np.float32) for seed in range(VECTORS)]
-    steps, meters, server = [], {}, Meter()
+    steps, meters, server, quantizing = [], {}, Meter(), Meter()
     for delta in deltas:
-        with (meter := Meter()):
+        with quantizing:
             steps.append(quantize(delta, plan, os.urandom))
-        quantize_s = meter.seconds
     lobby = Lobby(plan, members[0].enrolment, floors=members[0].floors, now_s=NOW_S)
     devices, uploaded, which = {}, {}, {}
     for place, member in enumerate(members):
@@ -125,7 +129,7 @@ def run_ours(args: argparse.Namespace) -> dict[str, float]:
     wanted = sum(int(count) * vector.astype(np.int64) for count, vector in zip(counts, steps, strict=True))
     alive = [device_id for device_id in devices if device_id not in dropped]
     return {
-        "client_cpu_s": statistics.mean(meters[each].seconds for each in alive) + quantize_s,
+        "client_cpu_s": statistics.mean(meters[each].seconds for each in alive) + quantizing.seconds / VECTORS,
         "server_s": server.seconds,
         "upload": max(uploaded.values()),
         "exact": bool(np.array_equal(shard.total.steps, wanted)),
@@ -158,71 +162,95 @@ def drive(
             outgoing = shard.close_phase(NOW_S)
 
 
-def run_flower(args: argparse.Namespace) -> dict[str, float]:
-    """Return the cost of one of Flower's SecAgg+ clients and of its server at the same size, repeated steps multiplied."""
+def timed(work: Callable[[], Any], repeats: int = REPEATS) -> tuple[float, Any]:
+    """CPU time of one of some calls, and what the last returned."""
+    with (meter := Meter()):
+        for _ in range(repeats):
+            result = work()
+    return meter.seconds / repeats, result
+
+
+def flower_keys(count: int, t: int) -> tuple[dict[str, float], bytes]:
+    """Seconds of each of Flower's steps with keys and shares, and a shared key."""
     from cryptography.hazmat.primitives.asymmetric import ec
-    from flwr.common.secure_aggregation import quantization
     from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
     from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
+    from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat, share_keys_plaintext_separate
+    from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes
+
+    private, public = generate_key_pairs()
+    seed, sk_bytes = os.urandom(32), private_key_to_bytes(private)
+    spent_s: dict[str, float] = {}
+    spent_s["keys"], _ = timed(generate_key_pairs)
+    spent_s["seed_shares"], seed_shares = timed(lambda: create_shares(seed, t, count), 1)
+    spent_s["key_shares"], key_shares = timed(lambda: create_shares(sk_bytes, t, count), 1)
+    spent_s["agree"], shared = timed(lambda: generate_shared_key(private, public))
+    plaintext = share_keys_plaintext_concat(1, 2, seed_shares[0], key_shares[0])
+    spent_s["seal"], sealed = timed(lambda: encrypt(shared, plaintext))
+    spent_s["open"], _ = timed(lambda: share_keys_plaintext_separate(decrypt(shared, sealed)))
+    spent_s["combine_seed"], _ = timed(lambda: combine_shares(seed_shares[:t]), 1)
+    spent_s["combine_key"], combined = timed(lambda: combine_shares(key_shares[:t]), 1)
+    if combined != sk_bytes or not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise RuntimeError("Flower's functions did not do what the comparison needs")
+    return spent_s, shared
+
+
+def flower_vectors(dim: int, shared: bytes) -> dict[str, float]:
+    """Seconds of each of Flower's steps with vectors."""
+    from flwr.common.secure_aggregation import quantization
     from flwr.common.secure_aggregation.ndarrays_arithmetic import (
         factor_combine,
         parameters_addition,
         parameters_mod,
         parameters_subtraction,
     )
-    from flwr.common.secure_aggregation.secaggplus_utils import (
-        pseudo_rand_gen,
-        share_keys_plaintext_concat,
-        share_keys_plaintext_separate,
-    )
-    from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes
+    from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
-    count, t, modulus = args.devices, threshold(args.devices), 2**32
+    delta, modulus = np.random.default_rng(9).standard_normal(dim).astype(np.float32), 2**32
+    spent_s: dict[str, float] = {}
+    spent_s["quantize"], quantized = timed(lambda: factor_combine(1, quantization.quantize([delta], 8.0, 2**22)), 2)
+    spent_s["generate"], stream = timed(lambda: pseudo_rand_gen(shared, modulus, [(), (dim,)]))
+    spent_s["add"], vector = timed(lambda: parameters_addition(quantized, stream))
+    spent_s["subtract"], _ = timed(lambda: parameters_subtraction(vector, stream))
+    spent_s["mod"], _ = timed(lambda: parameters_mod(vector, modulus))
+    return spent_s
+
+
+def run_flower(args: argparse.Namespace) -> dict[str, float]:
+    """Return the cost of one of Flower's SecAgg+ clients and of its server at the same size, repeated steps multiplied."""
+    count = args.devices
     dropped = int(count * args.dropout)
     survivors = count - dropped
-    shape = [(), (args.dim,)]
-    private, public = generate_key_pairs()
-    seed, sk_bytes = os.urandom(32), private_key_to_bytes(private)
-    delta = np.random.default_rng(9).standard_normal(args.dim).astype(np.float32)
-
-    def timed(work: Callable[[], Any], repeats: int = REPEATS) -> tuple[float, Any]:
-        with (meter := Meter()):
-            for _ in range(repeats):
-                result = work()
-        return meter.seconds / repeats, result
-
-    keys_s, _ = timed(generate_key_pairs)
-    seed_shares_s, seed_shares = timed(lambda: create_shares(seed, t, count), 1)
-    key_shares_s, key_shares = timed(lambda: create_shares(sk_bytes, t, count), 1)
-    agree_s, shared = timed(lambda: generate_shared_key(private, public))
-    plaintext = share_keys_plaintext_concat(1, 2, seed_shares[0], key_shares[0])
-    seal_s, sealed = timed(lambda: encrypt(shared, plaintext))
-    open_s, _ = timed(lambda: share_keys_plaintext_separate(decrypt(shared, sealed)))
-    quantize_s, quantized = timed(lambda: factor_combine(1, quantization.quantize([delta], 8.0, 2**22)), 2)
-    generate_s, stream = timed(lambda: pseudo_rand_gen(shared, modulus, shape))
-    add_s, vector = timed(lambda: parameters_addition(quantized, stream))
-    subtract_s, _ = timed(lambda: parameters_subtraction(vector, stream))
-    mod_s, _ = timed(lambda: parameters_mod(vector, modulus))
-    combine_seed_s, _ = timed(lambda: combine_shares(seed_shares[:t]), 1)
-    combine_key_s, _ = timed(lambda: combine_shares(key_shares[:t]), 1)
-    if combine_shares(key_shares[:t]) != sk_bytes or not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise RuntimeError("Flower's functions did not do what the comparison needs")
-
-    mask_s = generate_s + (add_s + subtract_s) / 2
-    masks_s = (count + survivors + dropped * survivors) * mask_s + quantize_s
-    client_s = 2 * keys_s + seed_shares_s + key_shares_s + (count - 1) * (2 * agree_s + seal_s + open_s)
-    client_s += quantize_s + count * mask_s + mod_s
-    server_s = survivors * (add_s + combine_seed_s + mask_s)
-    server_s += dropped * (combine_key_s + survivors * (agree_s + mask_s)) + 2 * mod_s
+    of_keys, shared = flower_keys(count, threshold(count))
+    spent_s = of_keys | flower_vectors(args.dim, shared)
+    mask_s = spent_s["generate"] + (spent_s["add"] + spent_s["subtract"]) / 2
+    masks_s = (count + survivors + dropped * survivors) * mask_s + spent_s["quantize"]
+    client_s = 2 * spent_s["keys"] + spent_s["seed_shares"] + spent_s["key_shares"]
+    client_s += (count - 1) * (2 * spent_s["agree"] + spent_s["seal"] + spent_s["open"])
+    client_s += spent_s["quantize"] + count * mask_s + spent_s["mod"]
+    server_s = survivors * (spent_s["add"] + spent_s["combine_seed"] + mask_s)
+    server_s += dropped * (spent_s["combine_key"] + survivors * (spent_s["agree"] + mask_s)) + 2 * spent_s["mod"]
     return {"peer_client_cpu_s": client_s, "peer_server_s": server_s, "peer_masks_only_s": masks_s}
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--devices", type=at_least(5), default=128)
+    parser.add_argument("--dim", type=at_least(1), default=50_000)
+    parser.add_argument("--dropout", type=share, default=0.3)
+    args = parser.parse_args(given)
+    left, needed = args.devices - int(args.devices * args.dropout), max(fewest(args.devices), threshold(args.devices))
+    if left < needed:
+        parser.error(
+            f"--dropout {args.dropout:g} leaves {left} of {args.devices} devices, {needed} are needed: give a smaller share"
+        )
+    return args
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=128)
-    parser.add_argument("--dim", type=int, default=50_000)
-    parser.add_argument("--dropout", type=float, default=0.3)
-    args = parser.parse_args()
+    """Run from the command line."""
+    args = arguments()
     ours = run_ours(args)
     peer = run_flower(args)
     total, theirs = ours["client_cpu_s"] + ours["server_s"], peer["peer_client_cpu_s"] + peer["peer_server_s"]
@@ -232,8 +260,8 @@ def main() -> None:
     }  # fmt: skip
     figures = {name: value if isinstance(value, bool) else round(value, 4) for name, value in figures.items()}
     figures["peer_measured"] = f"masks, seals, agreements {REPEATS} times, shares and recoveries once, then multiplied"
-    print(json.dumps(figures))
+    finish(figures)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
