@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from common import finish, say
+from common import Parser, Row, finish, folder_with, read_rows, run, say, table
 from fewshot import SEED, by_recording, run_episode
-from retrieval import Row, each_as_example, read_rows
+from retrieval import each_as_example
 from safetensors.numpy import load_file
 
 from earmark_client import ranking
@@ -114,16 +114,21 @@ def _only(sounds: Sounds, clips: np.ndarray) -> tuple[np.ndarray, ...]:
     return sounds.output[rows], sounds.multi[rows], offsets, sounds.label[clips], sounds.group[clips], sounds.part[clips]
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=folder_with("esc10/esc10.csv", "corpus/corpus.csv"), required=True)
+    parser.add_argument("--csv", type=table)
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--csv", type=Path)
-    options = parser.parse_args()
+    options = arguments()
     tested = read_rows(options.data, options.csv) if options.csv else []
     rows = [*listed(options.data), *((row.path, row.label, row.group, "test") for row in tested)]
-    finish(compare(read_sounds(BASE_MODEL, rows)))
+    finish(compare(read_sounds(BASE_MODEL, rows, tell=say)))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from earmark_client.describe import Model
 from earmark_client.model.bundle import Bundle
+from earmark_shared.errors import SettingsError
 from earmark_shared.head import HeadSchema
 from earmark_shared.release import dump_head
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from common import Parser, run, say, sound_folder
+
 TARGET = ROOT / "shared/earmark_shared/base_head.json"
 RANK = 64
 FILES, SECONDS, LEAST_RMS = 900, 3.0, 1e-3
@@ -27,7 +32,11 @@ SUFFIXES = {".wav", ".ogg", ".opus", ".flac", ".mp3"}
 
 
 def encode_sounds(folder: Path, model: Model) -> np.ndarray:
-    """Return the encoder's outputs `(segments, inputs)` for the first seconds of some of the folder's sounds."""
+    """Return the encoder's outputs `(segments, inputs)` for the first seconds of some of the folder's sounds.
+
+    Raises:
+        SettingsError: they are too few to find `RANK` directions in.
+    """
     import soundfile
     import soxr
 
@@ -35,13 +44,20 @@ def encode_sounds(folder: Path, model: Model) -> np.ndarray:
     chosen = [files[place] for place in sorted(np.random.default_rng(0).permutation(len(files))[:FILES])]
     samples, outputs = int(model.bundle.section("segment")["samples"]), []
     for path in chosen:
-        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        try:
+            waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as problem:
+            say(f"left out: {path}: {problem}")
+            continue
         mono = soxr.resample(waveform.mean(axis=1), rate, 16_000).astype("f4")[: int(SECONDS * 16_000)]
         starts = range(0, max(1, len(mono) - samples + 1), samples)
         cut = np.stack([np.pad(mono[at : at + samples], (0, max(0, samples - len(mono[at : at + samples])))) for at in starts])
         cut = cut[np.sqrt(np.square(cut).mean(axis=1)) > LEAST_RMS]
         if len(cut):
             outputs.append(model.describe(cut)[1])
+    segments = sum(map(len, outputs))
+    if segments <= RANK:
+        raise SettingsError(f"{folder} has {segments} segments with sound", hint=f"{RANK} directions take more of them")
     return np.concatenate(outputs).astype(np.float64)
 
 
@@ -59,11 +75,16 @@ def base_schema(model: Model) -> HeadSchema:
     return HeadSchema(int(model.bundle.section("encoder")["dim"]), model.labeler.text_dim, RANK, ("up",), labels)
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--sounds", type=sound_folder, required=True)
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Write both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sounds", type=Path, required=True)
-    sounds = parser.parse_args().sounds
+    sounds = arguments().sounds
     model = Model(Bundle.load(ROOT / "client/earmark_client/model/base"))
     schema = base_schema(model)
     arrays = {name: np.zeros(shape, np.float32) for name, shape in schema.shapes.items()} | directions(
@@ -74,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

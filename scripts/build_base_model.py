@@ -23,6 +23,9 @@ from base_model.graph import to_bytes
 
 from earmark_shared.settings import go_offline
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import Parser, folder_with, run
+
 CLASSIFIER, CLASSES = "classifier.npz", "classes.csv"
 LIMIT_BYTES = 30_000_000
 
@@ -78,14 +81,19 @@ def build(out: Path, wheels: Path, data: Path | None) -> None:
     manifest.write_manifest(out, calibration)
 
 
-def main() -> int:
-    """Build beside `--out` first, so that a failed build leaves the old files as they were."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wheels", type=Path)
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=folder_with("esc10/esc10.csv", "corpus/corpus.csv", "fsdd/recordings"))
     parser.add_argument("--vectors", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args(given)
+
+
+def main() -> int:
+    """Build beside `--out` first, so that a failed build leaves the old files as they were."""
+    args = arguments()
     go_offline()
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch) / "base"
@@ -108,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

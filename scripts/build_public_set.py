@@ -14,7 +14,6 @@ DIR/public.safetensors in the server's folder; the server reads it at its next r
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +32,9 @@ from earmark_shared.base_head import base_arrays, base_schema, base_version
 from earmark_shared.errors import AudioError
 from earmark_shared.files import write_atomic
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import Parser, data_folder, lines_of, run, table
+
 Floats = npt.NDArray[np.float32]
 SEGMENTS_MOST = 4
 """Segments kept of a recording: its loudest, which are the likeliest to hold what it is named for."""
@@ -49,19 +51,15 @@ class Recording:
 
 
 def read_table(path: Path, data: Path, labels: Sequence[str], meaning: Mapping[str, str]) -> list[Recording]:
-    """Return the rows whose label is known, and tell which names aren't; SystemExit if there is no such table."""
+    """Return the rows whose label is known, and tell which names aren't; SettingsError if there is no such table."""
     places, unknown, found = {name: place for place, name in enumerate(labels)}, set(), []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
-            sys.exit(f"{path} has no columns `file` and `label`")
-        for row in rows:
-            name = (row["label"] or "").strip()
-            name = meaning.get(name, name)
-            if name and name not in places:
-                unknown.add(name)
-            else:
-                found.append(Recording(data / row["file"], places[name] if name else PROBE))
+    for row in lines_of(path):
+        name = row["label"].strip()
+        name = meaning.get(name, name)
+        if name and name not in places:
+            unknown.add(name)
+        else:
+            found.append(Recording(data / row["file"], places[name] if name else PROBE))
     for name in sorted(unknown):
         near = ", ".join(difflib.get_close_matches(name, labels, 3)) or "nothing like it"
         print(
@@ -136,16 +134,21 @@ def pair(text: str) -> tuple[str, str]:
     return name, meaning
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="where the recordings are")
-    parser.add_argument("--csv", type=Path, required=True, help="the table: file,label")
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=data_folder, required=True, help="where the recordings are")
+    parser.add_argument("--csv", type=table, required=True, help="the table: file,label")
     parser.add_argument("--out", type=Path, required=True, help="what to write")
     parser.add_argument(
         "--call", type=pair, action="append", default=[], metavar="NAME=MEANING", help="what a name means; empty: a probe"
     )
-    chosen = parser.parse_args(arguments)
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Write the set."""
+    chosen = arguments(given)
     model = Model(Bundle.load(BASE_MODEL))
     if model.base_version != base_version():
         sys.exit(f"the model here is {model.base_version}, the federation's is {base_version()}")
@@ -159,4 +162,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

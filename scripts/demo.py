@@ -19,6 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import Parser, folder_with, run, sound_folder
+
 DEMO = Path(__file__).resolve().parents[1] / ".demo"
 EARMARK = Path(sys.executable).with_name("earmark")
 QUESTIONS = {"a dog barking": "dog.mp3", "rooster crowing": "rooster.mp3", "a cow mooing": "cow.mp3"}
@@ -107,18 +110,23 @@ def on_your_own(audio: Path) -> int:
     return 0
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--sounds", type=folder_with(*QUESTIONS.values(), EXAMPLE_FROM), required=True)
+    parser.add_argument("--audio", type=sound_folder)
+    return parser.parse_args(given)
+
+
 def main() -> int:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sounds", type=Path, required=True)
-    parser.add_argument("--audio", type=Path)
-    chosen = parser.parse_args()
+    chosen = arguments()
     DEMO.mkdir(mode=0o700, exist_ok=True)
     started_s = time.perf_counter()
-    code = on_your_own(chosen.audio.expanduser().absolute()) if chosen.audio else on_animals(chosen.sounds.absolute())
+    code = on_your_own(chosen.audio.absolute()) if chosen.audio else on_animals(chosen.sounds.absolute())
     print(f"({time.perf_counter() - started_s:.1f} s)")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

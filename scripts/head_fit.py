@@ -17,9 +17,10 @@ from earmark_client.audio.segment import Segmenter
 from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
 from earmark_client.model.head import Head
+from earmark_shared.errors import UnreadableAudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -87,24 +88,39 @@ def listed(data_dir: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def read_segments(path: Path) -> Floats:
-    """One file's segments `(n, segment_samples)`; trusted files, so no sandbox."""
+    """One file's segments `(n, segment_samples)`; trusted files, so no sandbox. UnreadableAudioError if it can't be read."""
     import soundfile
     import soxr
 
-    waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    try:
+        waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as problem:
+        raise UnreadableAudioError(f"{path}: {problem}") from problem
     mono = soxr.resample(waveform.mean(axis=1), rate_hz, 16_000)
     segmenter = Segmenter()
     cuts = segmenter.push(mono) + segmenter.flush()
     return np.stack([cut.waveform for cut in cuts]) if cuts else np.empty((0, 15_600), np.float32)
 
 
-def read_sounds(base_dir: Path, rows: Iterable[tuple[Path, str, str, str]]) -> Sounds:
-    """Decode and encode the listed clips."""
+def read_sounds(
+    base_dir: Path, rows: Iterable[tuple[Path, str, str, str]], tell: Callable[[object], None] | None = None
+) -> Sounds:
+    """Decode and encode the listed clips; what can't be read ends this, or is told and left out.
+
+    Raises:
+        UnreadableAudioError: a clip can't be read and there is no `tell`, or none can.
+    """
     bundle = Bundle.load(base_dir)
     extract, encoder = FeatureExtractor(MelSpec(**bundle.section("frontend"))), AudioEncoder(bundle, threads=2)
     outputs, multis, lengths, texts = [], [], [], []
     for path, *text in rows:
-        segments = read_segments(path)
+        try:
+            segments = read_segments(path)
+        except UnreadableAudioError as problem:
+            if tell is None:
+                raise
+            tell(problem)
+            continue
         if not len(segments):
             continue
         features = extract(segments)
@@ -112,6 +128,8 @@ def read_sounds(base_dir: Path, rows: Iterable[tuple[Path, str, str, str]]) -> S
         multis.append(features.multi_scale)
         lengths.append(len(segments))
         texts.append(text)
+    if not outputs:
+        raise UnreadableAudioError("none of the clips has sound that can be read")
     label, group, part = (np.array(column) for column in zip(*texts, strict=True))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     return Sounds(np.concatenate(outputs), np.concatenate(multis), offsets, label, group, part)

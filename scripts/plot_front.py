@@ -10,15 +10,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from earmark_shared.errors import SettingsError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import Parser, plain_file, run
+
 FLOAT32_MB = 12.8
+KEYS = {"name", "encoder_mb", "vs_fp32", "linear", "qbe_map", "linear_fp32", "qbe_map_fp32"}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The encoders, the float32 one first, then by size from large to small."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The encoders, the float32 one first, then by size from large to small; SettingsError if the file holds none."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as refusal:
+        raise SettingsError(f"{path} is not JSON, one object a line ({refusal})") from refusal
+    gone = sorted(set().union(*(KEYS - row.keys() if isinstance(row, dict) else KEYS for row in rows or [{}])))
+    if gone:
+        raise SettingsError(
+            f"{path} has no {', '.join(gone)}", hint="each line is the last of benchmarks/labeler.py, with a name"
+        )
     exact = rows[0]
     float32 = {
         "name": "float32",
@@ -58,16 +73,21 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("figures", type=plain_file)
+    parser.add_argument("image", type=Path)
+    return parser.parse_args(given)
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("image", type=Path)
-    options = parser.parse_args()
+    options = arguments()
     rows = read(options.figures)
     print(table(rows))
     plot(rows, options.image)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

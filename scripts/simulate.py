@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from simulation.run import main
+from simulation.run import main, run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -11,23 +11,22 @@ and clipping that has a step size of its own (`unclipped`).
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "benchmarks")]
 
 import numpy as np
+from common import Parser, at_least, finish, folder_with, run, share
 from simulation.federation import Outcome, Recipe, Setting, federate, noise_for, train_centrally, unclipped, without_noise
 from simulation.sound import STRANGER, load_sounds
 from simulation.table import DEVICES, make_table
 from simulation.task import Task, accuracy, make_task, poor_labels, split
 
 from earmark_client import blas
-from earmark_shared.errors import EarmarkError
 from earmark_shared.head import Arrays
 
 SPLITS = ("uploader", "speaker", "dirichlet")
@@ -38,27 +37,30 @@ HEADS = ("", "_base", "_central", "_no_dp", "_unclipped")
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with esc10/, fsdd/ and, where there, corpus/")
+    parser = Parser((__doc__ or "").split("\n", maxsplit=1)[0])
+    holds = ("esc10/esc10.csv", "fsdd/recordings")
+    parser.add_argument(
+        "--data", type=folder_with(*holds), required=True, help="folder with esc10/, fsdd/ and, where there, corpus/"
+    )
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the encoder's outputs are kept; {CACHE}")
-    parser.add_argument("--devices", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--devices", type=at_least(1), default=50)
+    parser.add_argument("--rounds", type=at_least(1), default=10)
     parser.add_argument("--epsilon", type=epsilon, default=8.0, help="per clip, for all rounds, at delta 1e-5; or none")
     parser.add_argument("--split", choices=SPLITS, default="speaker", help="how clips fall to devices")
-    parser.add_argument("--dropout", type=float, default=0.0, help="share of devices that fall silent in a round")
+    parser.add_argument("--dropout", type=share, default=0.0, help="share of devices that fall silent in a round")
     parser.add_argument("--lies", type=float, default=0.0, help="share of devices whose labels are wrong")
     parser.add_argument("--noise", type=float, default=0.0, choices=(0.0, 1.0, 4.0), help="device-level noise of the sums (z)")
     parser.add_argument("--step", type=float, default=Recipe.learning_rate, help="step size of a device")
     parser.add_argument("--sharpness", type=float, default=Recipe.sharpness, help="factor on cosines before the softmax")
     parser.add_argument("--development", action="store_true", help="hold out other clips: for choosing, never for reporting")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that devices live in")
-    parser.add_argument("--rank", type=int, default=Recipe.rank, help="directions that the head hears in")
+    parser.add_argument("--workers", type=at_least(1), default=os.cpu_count() or 1, help="processes that devices live in")
+    parser.add_argument("--rank", type=at_least(1), default=Recipe.rank, help="directions that the head hears in")
     parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
     parser.add_argument("--alone", action="store_true", help="only this federation: nothing to compare with, those keys are null")
     parser.add_argument("--engine", choices=("earmark", "ray"), default="earmark", help="ray: Flower's, for a few devices")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
-    parser.add_argument("--table-devices", type=int, nargs="+", default=list(DEVICES), help="the table's columns")
-    parser.add_argument("--runs", type=count, default=1, help="runs of which each cell of the table is the mean")
+    parser.add_argument("--table-devices", type=at_least(1), nargs="+", default=list(DEVICES), help="the table's columns")
+    parser.add_argument("--runs", type=at_least(1), default=1, help="runs of which each cell of the table is the mean")
     parser.add_argument("--write", type=Path, help="with --table: a folder for table.md and the plots")
     return parser.parse_args(given)
 
@@ -67,17 +69,13 @@ def epsilon(text: str) -> float | None:
     """Read a number above 0, or "none"."""
     if text == "none":
         return None
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0.0 < value < math.inf:
         raise argparse.ArgumentTypeError("a number above 0, or none")
     return value
-
-
-def count(text: str) -> int:
-    """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError("a whole number above 0")
-    return int(text)
 
 
 def setting_of(asked: argparse.Namespace) -> Setting:
@@ -90,23 +88,15 @@ def main(given: list[str] | None = None) -> int:
     """Simulate, and print what came of it; return the exit code."""
     asked = arguments(given)
     blas.use_one_thread()
-    try:
-        return _run(asked)
-    except EarmarkError as error:
-        print(f"{error}; {error.hint}", file=sys.stderr)
-        return error.exit_code
-
-
-def _run(asked: argparse.Namespace) -> int:
     if asked.engine == "ray":
-        print(json.dumps(simulate_on_ray(asked)))
+        finish(simulate_on_ray(asked))
         return 0
     task = make_task(load_sounds(asked.data, asked.cache, is_development=asked.development), asked.rank)
     if asked.table:
         devices, setting = tuple(asked.table_devices), setting_of(asked)
         print(make_table(task, setting, asked.split, devices=devices, runs=asked.runs, write=asked.write))
         return 0
-    print(json.dumps(simulate(task, setting_of(asked), asked.devices, asked.split, is_alone=asked.alone)))
+    finish(simulate(task, setting_of(asked), asked.devices, asked.split, is_alone=asked.alone))
     return 0
 
 
@@ -168,4 +158,4 @@ def describe(task: Task, setting: Setting, outcome: Outcome, *, is_again: bool) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

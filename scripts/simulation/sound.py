@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 from zlib import crc32
 
 import numpy as np
@@ -22,7 +23,7 @@ from earmark_client.audio.decode import Decoder
 from earmark_client.describe import Model
 from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
-from earmark_shared.errors import AudioError
+from earmark_shared.errors import AudioError, SettingsError
 
 Floats = npt.NDArray[np.float32]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -34,6 +35,9 @@ FOLDS, TEST_FOLD, DEVELOPMENT_FOLD = ("2", "3", "5"), "5", "3"
 """Of ESC-10; its fold 1 belongs to the development benchmark of retrieval and is never read here."""
 TEST_THIRD, DEVELOPMENT_THIRD = 0, 1
 """Which third of the packages, by the CRC of the name, is held out."""
+STORED = {"version", "listed", "encoder", "text", "starts", "kept"}
+"""What a cache holds."""
+FOREIGN = "give another file as --cache, or delete it"
 SEGMENTS_MOST = 8
 """Segments kept of a clip, evenly spaced."""
 
@@ -144,10 +148,17 @@ def _part(clip: Clip, *, is_development: bool) -> str:
 
 
 def _read(cache: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return what the file holds, nothing if there is none; another program's file is not written over."""
     if not cache.exists():
         return {}
-    with np.load(cache, allow_pickle=False) as stored:
-        return dict(stored)
+    try:
+        with np.load(cache, allow_pickle=False) as opened:
+            stored = dict(opened)
+    except (ValueError, AttributeError, TypeError, EOFError, BadZipFile) as refusal:
+        raise SettingsError(f"{cache} can't be read as a cache", hint=FOREIGN) from refusal
+    if not stored.keys() >= STORED:
+        raise SettingsError(f"{cache} is not what an earlier simulation kept", hint=FOREIGN)
+    return stored
 
 
 def _describe(clips: Sequence[Clip]) -> dict[str, npt.NDArray[Any]]:
@@ -163,6 +174,8 @@ def _describe(clips: Sequence[Clip]) -> dict[str, npt.NDArray[Any]]:
                 encoder.append(output)
                 text.append(vectors.text)
                 kept.append(place)
+    if not kept:
+        raise SettingsError("none of the folder's clips has sound that can be read", hint="name another as --data")
     starts = np.concatenate(([0], np.cumsum([len(each) for each in encoder]))).astype(np.int64)
     return {"encoder": np.concatenate(encoder), "text": np.concatenate(text), "starts": starts, "kept": np.array(kept)}
 

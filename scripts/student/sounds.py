@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from earmark_client.audio import spectral
 from earmark_client.audio.features import MelSpec, ShortTimeSpectrum
+from earmark_shared.errors import UnreadableAudioError
 from student.tones import COUNT, tones
 
 if TYPE_CHECKING:
@@ -87,11 +88,14 @@ class MelFrames:
 
 
 def read_mono(path: Path) -> Floats:
-    """One file as 16 kHz mono; trusted files, so no sandbox."""
+    """One file as 16 kHz mono; trusted files, so no sandbox. UnreadableAudioError if it can't be read."""
     import soundfile
     import soxr
 
-    waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    try:
+        waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as problem:
+        raise UnreadableAudioError(f"{path}: {problem}") from problem
     mono: Floats = soxr.resample(waveform.mean(axis=1), rate_hz, 16_000)
     return mono
 

@@ -12,7 +12,7 @@ from earmark_server.publish import Repository, create_repository
 from earmark_server.rounds import PUBLIC_SET, make_judge
 from earmark_server.settings import ServerSettings
 from earmark_shared.base_head import base_arrays, base_schema
-from earmark_shared.errors import CandidateError
+from earmark_shared.errors import CandidateError, SettingsError
 from earmark_shared.head import unit_rows
 from tests.house.sources import ROOT
 
@@ -107,5 +107,5 @@ def test_names_that_are_not_shared_are_told_and_left_out(tmp_path, capsys):
 
 def test_a_table_without_its_columns_is_refused(tmp_path):
     (tmp_path / "table.csv").write_text("path,name\n", encoding="utf-8")
-    with pytest.raises(SystemExit, match="no columns"):
+    with pytest.raises(SettingsError, match="no column `file` and no column `label`"):
         build_public_set.read_table(tmp_path / "table.csv", tmp_path, SCHEMA.labels, {})
