@@ -22,6 +22,7 @@ OWNERS = {
     "flwr": (
         "client/earmark_client/federation/flower.py",
         "client/earmark_client/federation/executor.py",
+        "client/earmark_client/federation/direct.py",
         "server/earmark_server/flower.py",
         "server/earmark_server/letters.py",
     ),
