@@ -164,27 +164,36 @@ def test_without_strangers_nothing_is_said_of_them(federations):
     assert not [key for key in said if key.startswith("new_speaker")]
 
 
-def test_the_command_line_s_recipe_is_the_federation_s():
-    asked = run.arguments(["--data", "folder"])
+@pytest.fixture
+def data(tmp_path):
+    """A folder that looks like one to simulate on."""
+    (tmp_path / "fsdd" / "recordings").mkdir(parents=True)
+    (tmp_path / "esc10").mkdir()
+    (tmp_path / "esc10" / "esc10.csv").touch()
+    return str(tmp_path)
+
+
+def test_the_command_line_s_recipe_is_the_federation_s(data):
+    asked = run.arguments(["--data", data])
     assert run.setting_of(asked) == Setting(rounds=10, epsilon=8.0, recipe=Recipe(), workers=asked.workers)
-    asked = run.arguments(
-        ["--data", "folder", "--epsilon", "none", "--rank", "8", "--step", "2", "--lies", "0.1", "--workers", "1"]
-    )
+    asked = run.arguments(["--data", data, "--epsilon", "none", "--rank", "8", "--step", "2", "--lies", "0.1", "--workers", "1"])
     assert run.setting_of(asked) == Setting(rounds=10, epsilon=None, lies=0.1, recipe=Recipe(rank=8, learning_rate=2.0))
 
 
 @pytest.mark.parametrize("runs", ["0", "-1", "some"])
-def test_a_table_of_no_runs_is_not_begun(runs, capsys):
+def test_a_table_of_no_runs_is_not_begun(runs, data, capsys):
     with pytest.raises(SystemExit):
-        run.arguments(["--data", "folder", "--runs", runs])
-    assert "a whole number above 0" in capsys.readouterr().err
+        run.arguments(["--data", data, "--runs", runs])
+    assert "give a whole number, 1 or more" in capsys.readouterr().err
 
 
-def test_what_is_refused_is_said_with_its_remedy_and_ends_with_its_code(monkeypatch, capsys):
+def test_what_is_refused_is_said_with_its_remedy_and_ends_with_its_code(data, monkeypatch, capsys):
     def refused(sounds, rank):
         raise ModelError("the directions are another encoder's", hint="run `make axes`")
 
     monkeypatch.setattr(run, "load_sounds", lambda *_, **__: None)
     monkeypatch.setattr(run, "make_task", refused)
-    assert run.main(["--data", "folder"]) == ModelError.exit_code
-    assert capsys.readouterr().err == "the directions are another encoder's; run `make axes`\n"
+    with pytest.raises(SystemExit) as ended:
+        run.run(lambda: run.main(["--data", data]))
+    assert ended.value.code == ModelError.exit_code
+    assert capsys.readouterr().err.endswith(": the directions are another encoder's; run `make axes`\n")
