@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 NOW_S = 1_800_000_000
 REPLIES = {Roster: ShareKeys, Inbox: MaskedChunk, Survivors: SurvivorSig, UnmaskReq: Unmask}
 VECTORS = 4
+MOST_DEVICES = 256
+"""The most in one shard, and one shard is what is measured."""
 REPEATS = 5
 
 
@@ -80,7 +82,7 @@ def fewest(devices: int) -> int:
 def make_plan(args: argparse.Namespace, key: Identity) -> RoundPlan:
     plan = RoundPlan(
         round_id=os.urandom(16), proto=1, model_version=1, model_sha256=bytes(32), schema_sha256=bytes(32), d=args.dim, clip_c=1.0,
-        log2_scale_c=14, z=0.0, n_min=fewest(args.devices), n_max=256, deadline_s=(600,) * 5, not_before=NOW_S,
+        log2_scale_c=14, z=0.0, n_min=fewest(args.devices), n_max=MOST_DEVICES, deadline_s=(600,) * 5, not_before=NOW_S,
         not_after=NOW_S + 3600, shards=1, key_id=b"bench", sig=bytes(64),
     )  # fmt: skip
     return replace(plan, sig=key.sign_digest(plan_hash(plan)))
@@ -240,6 +242,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dim", type=at_least(1), default=50_000)
     parser.add_argument("--dropout", type=share, default=0.3)
     args = parser.parse_args(given)
+    if args.devices > MOST_DEVICES:
+        parser.error(f"--devices {args.devices}: give {MOST_DEVICES} or fewer, one shard has no more")
     left, needed = args.devices - int(args.devices * args.dropout), max(fewest(args.devices), threshold(args.devices))
     if left < needed:
         parser.error(

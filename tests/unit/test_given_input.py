@@ -82,6 +82,7 @@ def wrong():
         ("secagg", f"--devices {count} --dropout {share}", "are needed") for count, share in ((8, 0.3), (20, 0.1), (64, 0.9))
     )
     yield from ((name, line, ": give a") for name, lines in NUMBERS.items() for line in lines if not line.endswith("much"))
+    yield "secagg", "--devices 257", "give 256 or fewer"
     yield "simulate", NUMBERS["simulate"][-1], "a number above 0, or none"
 
 
