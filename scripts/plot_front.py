@@ -57,7 +57,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Quality over size, two panels; a point's area grows with its speed, which the legend tells in the order of quality."""
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as refusal:
+        raise SettingsError("matplotlib is not installed here", hint='pip install -e ".[plots]"') from refusal
 
     figure = Figure(figsize=(13, 4))
     for axes, key, least in zip(figure.subplots(1, 2), ("linear", "qbe_map"), (0.015, 0.03), strict=True):
