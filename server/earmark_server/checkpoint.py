@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 STATE = "state.json"
+HEADS_KEPT = 8
+"""Heads that are kept beyond those that the state names: candidates that were refused, and what was in force before."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,12 @@ class Checkpoint:
         self.save(replace(state, version=newest.version, head=name, schema=newest.schema.to_json(), candidate="", previous=""))
 
     def save(self, state: State) -> None:
-        """Replace the state; it is on the disk for good when this returns."""
+        """Replace the state; it is on the disk for good when this returns. Heads that no state needs any more go, but for the last few."""
         write_atomic(self._folder / STATE, json.dumps({"format": FORMAT} | asdict(state), indent=1).encode())
+        named = {f"{name}.npz" for name in (state.head, state.candidate, state.previous)}
+        rest = [path for path in (self._folder / "heads").glob("*.npz") if path.name not in named]
+        for path in sorted(rest, key=lambda path: path.stat().st_mtime_ns)[:-HEADS_KEPT]:
+            path.unlink()
 
     def keep(self, schema: HeadSchema, arrays: Arrays) -> str:
         """Write a head and return its SHA-256."""

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scripts.in_process import NOW_S, YEAR_S, one_verification
 
-from earmark_server.checkpoint import Checkpoint
+from earmark_server.checkpoint import HEADS_KEPT, Checkpoint
 from earmark_server.coordinator import Judge, Profile, describe
 from earmark_shared.errors import ModelError, PhaseError, PolicyError
-from earmark_shared.head import flatten
+from earmark_shared.head import first_head, flatten
 from earmark_shared.round import Floors, Phase
 from earmark_shared.secagg.device import Device as SecureDevice
 from tests.support.rounds import LAB, Small, lab_profile, real_ledger
@@ -224,6 +224,19 @@ def test_the_checkpoint_never_holds_what_a_device_sent(tmp_path):
     assert len(masked) == 6
     assert not any(sent[60:124] in stored or sent[60:124].hex().encode() in stored for sent in masked)
     assert Checkpoint(tmp_path / "rounds").load() == small.coordinator.state
+
+
+def test_old_heads_do_not_fill_the_disk_and_what_the_state_names_stays(tmp_path):
+    small = Small(tmp_path / "rounds", 6)
+    store, state = Checkpoint(tmp_path / "rounds"), small.coordinator.state
+    for step in range(3 * HEADS_KEPT):
+        name = store.keep(small.schema, first_head(small.schema, bytes([step])))
+        state = replace(state, candidate=name, previous=state.candidate)
+        store.save(state)
+        assert store.arrays(small.schema, name).keys() == small.first.arrays.keys()
+    left = {path.stem for path in (tmp_path / "rounds" / "heads").iterdir()}
+    assert {state.head, state.candidate, state.previous} <= left
+    assert len(left) == 3 + HEADS_KEPT
 
 
 @pytest.mark.parametrize("z", [0.0, 1.0])
