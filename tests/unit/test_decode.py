@@ -394,3 +394,18 @@ def test_an_mp3_that_tells_its_length_is_cut_if_it_ends_before_tag_or_not(decode
     refused(decoder, tmp_path / "cut.mp3", DamagedAudioError, "ends before its header says")
     (tmp_path / "whole.mp3").write_bytes(tag + head + rest)
     assert abs(decoded(decoder, tmp_path / "whole.mp3")[0].size / 16_000 - 3.0) < 0.1
+
+
+def test_a_flac_behind_a_tag_is_read_and_held_to_its_length(decoder, tmp_path):
+    flac = write_sound(tmp_path, "plain", noise(1.0), container="flac").read_bytes()
+    (tmp_path / "tagged.flac").write_bytes(ID3 + flac)
+    waveform, stream = decoded(decoder, tmp_path / "tagged.flac")
+    assert (waveform.size, stream.info.container) == (16_000, "FLAC")
+    (tmp_path / "cut.flac").write_bytes(ID3 + flac[: len(flac) // 2])
+    refused(decoder, tmp_path / "cut.flac", DamagedAudioError, "nothing of it is stored")
+
+
+def test_what_else_hides_behind_a_tag_is_refused(decoder, tmp_path):
+    for name, hidden in (("a", sound_bytes(tmp_path, "wav")), ("b", b"fLaC"), ("c", b"")):
+        (tmp_path / name).write_bytes(ID3 + hidden)
+        refused(decoder, tmp_path / name, AudioError)

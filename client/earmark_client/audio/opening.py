@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_client.audio.worker import behind_id3
 from earmark_shared.errors import (
     AudioError,
     AudioLimitError,
@@ -147,7 +148,10 @@ def container_of(descriptor: int, path: Path) -> str:
         return "WAV"
     if start[:4] == b"FORM" and start[8:12] in {b"AIFF", b"AIFC"}:
         return "AIFF"
-    for magic, name in ((b"fLaC", "FLAC"), (b"OggS", "OGG"), (b"ID3", "MP3")):
+    if behind := behind_id3(start):  # some programs put this tag of MP3's in front of FLAC, too
+        with _read_errors(path):
+            return "FLAC" if os.pread(descriptor, 4, behind) == b"fLaC" else "MP3"
+    for magic, name in ((b"fLaC", "FLAC"), (b"OggS", "OGG")):
         if start.startswith(magic):
             return name
     if _is_mpeg_frame(start):
