@@ -1,12 +1,16 @@
 """What is told to a command: options that contradict each other, or say what can't be done, are refused before anything happens."""
 
+import json
 import os
+import time
+from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 from earmark_client.cli import main as program
 from earmark_client.cli.session import Session
-from tests.cli.fake import FakeLibrary
+from tests.cli.fake import CLIP, FakeLibrary
 
 
 @pytest.fixture
@@ -25,6 +29,55 @@ def earmark(library, capsys, tmp_path, monkeypatch):
         return code, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture(params=["UTC", "Pacific/Auckland", "America/Anchorage"])
+def zone(request, monkeypatch):
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("2026-03-01", datetime(2026, 3, 1)),  # noqa: DTZ001  of the clock on the wall
+        ("2026-03-01T00:00", datetime(2026, 3, 1)),  # noqa: DTZ001
+        ("2026-03-01T10:20:30", datetime(2026, 3, 1, 10, 20, 30)),  # noqa: DTZ001
+        ("2026-03-01T10:20:30Z", datetime.fromisoformat("2026-03-01T10:20:30+00:00")),
+    ],
+)
+def test_a_moment_is_local_unless_it_names_its_zone(earmark, library, zone, said, meant):
+    earmark("search", "dog", "--after", said, "--before", said)
+    assert (library.calls[0][1].after_s, library.calls[0][1].before_s) == (meant.timestamp(),) * 2
+
+
+def test_the_day_that_is_listed_and_the_moment_in_json_can_be_asked_for(library, capsys, zone):
+    for seconds in (1_600_000_000.0, 1_600_040_000.0):
+        library.clips = lambda seconds=seconds, **_: [replace(CLIP, recorded_at_s=seconds)]
+        program.main(["list"])
+        day = capsys.readouterr().out.split("\t")[2]
+        program.main(["list", "--json"])
+        moment = json.loads(capsys.readouterr().out)["recorded_at"]
+        program.main(["search", "dog", "--after", day, "--before", moment])
+        capsys.readouterr()
+        query = library.calls[-1][1]
+        assert query.after_s <= seconds == query.before_s
+        assert seconds - query.after_s < 25 * 3600
+
+
+@pytest.mark.parametrize("said", ["0001-01-01", "9999-12-31", "0001-01-01T00:00Z", "9999-12-31T23:59:59-23:00"])
+def test_the_calendar_s_ends_are_moments(earmark, library, zone, said):
+    assert earmark("search", "dog", "--after", said)[0] == 0
+
+
+@pytest.mark.parametrize("said", ["yesterday", "2026-13-01", "", "1600000000"])
+def test_what_is_no_moment_is_refused(earmark, library, said):
+    code, told = earmark("search", "dog", "--after", said)
+    assert (code, library.calls) == (2, [])
+    assert "write 2026-03-01" in told
 
 
 def test_an_export_replaces_a_file_only_when_that_is_said(earmark, library, tmp_path):

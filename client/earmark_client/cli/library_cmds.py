@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -10,6 +9,7 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
+from earmark_client.cli.params import Moment
 from earmark_client.cli.session import Session, ask_passphrase, new_key_file, only_one
 from earmark_client.naming import absolute
 from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 TAKEN_OVER = "this Earmark brings a newer model: from now on it answers"
 OUTDATED = "an older model answered; the newer one takes over when sounds are added, or now: earmark model use base"
-DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 SOUND_PATH = click.Path(path_type=Path, readable=False)
 """What may not be read is named by whoever reads it, and the others go on; click would refuse the whole command."""
@@ -37,8 +36,8 @@ class SearchOptions(TypedDict):
     exclude: tuple[str, ...]
     label: str | None
     folder: str | None
-    after: datetime | None
-    before: datetime | None
+    after: float | None
+    before: float | None
     limit: int | None
     min_score: float | None
     is_why: bool
@@ -98,8 +97,13 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
 @click.option("--not", "exclude", multiple=True, metavar="TEXT", help="What you don't want; may be repeated.")
 @click.option("--label", help="Only clips with this label.")
 @folder_option
-@click.option("--after", type=DATE, metavar="DATE", help="Only files last changed on this day (local time) or later.")
-@click.option("--before", type=DATE, metavar="DATE", help="Only files last changed before this day.")
+@click.option(
+    "--after",
+    type=Moment(),
+    metavar="DATE",
+    help="Only files last changed on this day (local time), or at this moment, or later.",
+)
+@click.option("--before", type=Moment(), metavar="DATE", help="Only files last changed before this day or moment.")
 @click.option("--limit", type=click.IntRange(min=1), help="Most hits shown. [EARMARK_LIMIT; 10]")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Score a hit needs; 0 shows everything. [EARMARK_MIN_SCORE]")
 @click.option("--why", "is_why", is_flag=True, help="Show where each hit's evidence came from.")
@@ -242,7 +246,7 @@ def _query(session: Session, text: str | None, options: SearchOptions) -> Query:
         raise click.UsageError("say what to look for: words, or --like FILE", click.get_current_context())
     if options["at_s"] is not None and options["like"] is None:
         raise click.UsageError("--at says which second of the --like file, and there is none", click.get_current_context())
-    after, before, least = options["after"], options["before"], options["min_score"]
+    least = options["min_score"]
     return Query(
         text=text,
         like=options["like"],
@@ -250,8 +254,8 @@ def _query(session: Session, text: str | None, options: SearchOptions) -> Query:
         exclude=options["exclude"],
         label=options["label"],
         folder=_absolute(options["folder"]),
-        after_s=after.timestamp() if after else None,
-        before_s=before.timestamp() if before else None,
+        after_s=options["after"],
+        before_s=options["before"],
         limit=options["limit"] or session.settings.limit,
         min_score=session.settings.min_score if least is None else least,
     )

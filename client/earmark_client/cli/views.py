@@ -1,6 +1,7 @@
 """What a record looks like: the columns of its table and the keys of its JSON object.
 
 Keys are a promise: they are added to, never renamed or dropped. Times inside a clip are seconds; dates are ISO 8601 in UTC.
+A table's days are those of the clock on the wall, as in `--after` and `--before`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client.cli.output import clock
+from earmark_client.cli.params import FIRST_S, LAST_S
 
 if TYPE_CHECKING:
     from earmark_client.records import Clip, Evidence, Hit, Label, Segment
@@ -20,8 +22,6 @@ HIT_COLUMNS = ("score", "clip", "start", "end", "labels", "file")
 CLIP_COLUMNS = ("clip", "length", "recorded", "file")
 EVENT_COLUMNS = ("start", "end", "labels")
 LABELS_SHOWN = 3
-FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0
-"""The first second of year 1 and the last of year 9999, Unix time."""
 
 
 def hit_row(hit: Hit) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def evidence_line(part: Evidence) -> str:
 def clip_row(clip: Clip) -> tuple[str, ...]:
     """Return a clip's cells, in the order of `CLIP_COLUMNS`."""
     path = clip.paths[0] if clip.paths else ""
-    return (str(clip.id), clock(clip.duration_s), _date(clip.recorded_at_s)[:10], path)
+    return (str(clip.id), clock(clip.duration_s), _day(clip.recorded_at_s), path)
 
 
 def clip_record(clip: Clip) -> dict[str, object]:
@@ -104,6 +104,15 @@ def _names(labels: Sequence[Label], *, scores: bool = False) -> str:
 def _date(unix_s: float) -> str:
     """A file can bear any moment: one that no date names is shown as the nearest that one does."""
     return datetime.fromtimestamp(min(max(unix_s, FIRST_S), LAST_S), tz=UTC).isoformat(timespec="seconds")
+
+
+def _day(unix_s: float) -> str:
+    """The local day; at the calendar's ends, where a zone may lead out of it, UTC's."""
+    moment = datetime.fromtimestamp(min(max(unix_s, FIRST_S), LAST_S), tz=UTC)
+    try:
+        return moment.astimezone().date().isoformat()
+    except (ValueError, OverflowError):
+        return moment.date().isoformat()
 
 
 def _plain(value: object) -> object:

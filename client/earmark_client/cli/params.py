@@ -1,0 +1,39 @@
+"""What options may be: moments as people and `list --json` write them, and numbers that are numbers."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+import click
+
+FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0
+"""The first second of year 1 and the last of year 9999, Unix time."""
+
+
+class Moment(click.ParamType):
+    """A day or a moment of ISO 8601, as Unix time (s); local time where it names no zone."""
+
+    name = "date"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the moment; what the calendar's ends have no zone for is the nearest that they have."""
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no date: write 2026-03-01, 2026-03-01T12:30 or 2026-03-01T12:30:00+00:00", param, ctx)
+        try:
+            return moment.timestamp()
+        except (ValueError, OverflowError):
+            return FIRST_S if moment.year < 1970 else LAST_S
+
+
+class Number(click.FloatRange):
+    """A number within bounds; `nan` and `inf`, which Python takes for numbers, are none."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
