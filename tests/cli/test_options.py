@@ -156,3 +156,49 @@ def test_an_export_is_readable_or_sealed_in_one_way(earmark, library, options, t
     code, message = earmark("export", "out", *options)
     assert (code, library.calls) == (2, [])
     assert told in message
+
+
+NOT_TEXT = os.fsdecode(b"a\xffb")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", NOT_TEXT],
+        ["rm", "--yes", "1", NOT_TEXT],
+        ["list", "--folder", NOT_TEXT],
+        ["list", "--label", NOT_TEXT],
+        ["label", "2", NOT_TEXT],
+        ["labels", "add", NOT_TEXT],
+        ["search", NOT_TEXT],
+        ["search", "dog", "--not", NOT_TEXT],
+        ["export", "x", "--recipient", NOT_TEXT],
+    ],
+)
+def test_words_that_are_no_text_are_refused(earmark, library, command):
+    code, told = earmark(*command)
+    assert (code, library.calls) == (2, [])
+    assert "a\\xffb is not UTF-8 text" in told
+
+
+def test_a_file_whose_name_is_no_text_is_the_library_s_to_tell(earmark, library):
+    assert earmark("add", NOT_TEXT)[0] == 0
+    assert library.calls[0][0] == "add"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--limit", "9" * 20), ("--min-score", "nan"), ("--at", "inf"), ("--at", "nan"), ("--min-score", "inf")],
+)
+def test_a_number_that_is_none_or_beyond_all_bounds_is_refused(earmark, library, option):
+    assert earmark("search", "--like", "a.wav", *option)[0] == 2
+    assert earmark("add", "a.wav", "--jobs", "9" * 20)[0] == 2
+    assert library.calls == []
+
+
+def test_a_setting_beyond_all_bounds_means_the_most_there_can_be(earmark, library, monkeypatch):
+    monkeypatch.setenv("EARMARK_LIMIT", "9" * 20)
+    monkeypatch.setenv("EARMARK_JOBS", "9" * 20)
+    earmark("search", "dog")
+    earmark("add", "a.wav")
+    assert (library.calls[0][1].limit, library.calls[1][2]) == (1_000_000, 1_024)

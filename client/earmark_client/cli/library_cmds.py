@@ -9,7 +9,7 @@ import click
 
 from earmark_client.cli import views
 from earmark_client.cli.output import count, examples
-from earmark_client.cli.params import Moment
+from earmark_client.cli.params import MOST_HITS, MOST_JOBS, Moment, Number
 from earmark_client.cli.session import Session, ask_passphrase, new_key_file, only_one
 from earmark_client.naming import absolute
 from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
@@ -62,7 +62,7 @@ def init(session: Session, *, is_passphrase: bool) -> None:
 
 @click.command("add", epilog=examples("earmark add ~/Recordings ~/Desktop/meeting.ogg"))
 @click.argument("paths", nargs=-1, required=True, type=SOUND_PATH, metavar="PATH...")
-@click.option("--jobs", type=click.IntRange(min=1), help="Files worked on at the same time. [EARMARK_JOBS; one a core]")
+@click.option("--jobs", type=click.IntRange(1, MOST_JOBS), help="Files worked on at the same time. [EARMARK_JOBS; one a core]")
 @json_option
 @click.pass_obj
 def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json: bool) -> int:
@@ -77,7 +77,7 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
         report = library.add(
             [absolute(path) for path in paths],
             on_progress=session.output.progress,
-            jobs=jobs or session.settings.jobs,
+            jobs=jobs or (session.settings.jobs and min(session.settings.jobs, MOST_JOBS)),
         )
     session.output.end_progress()
     return _report_add(session, report, as_json=as_json)
@@ -93,7 +93,7 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
 )
 @click.argument("text", required=False)
 @click.option("--like", type=SOUND_PATH, help="Sounds like this file.")
-@click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only this second of the --like file.")
+@click.option("--at", "at_s", type=Number(min=0), help="Only this second of the --like file.")
 @click.option("--not", "exclude", multiple=True, metavar="TEXT", help="What you don't want; may be repeated.")
 @click.option("--label", help="Only clips with this label.")
 @folder_option
@@ -104,8 +104,8 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
     help="Only files last changed on this day (local time), or at this moment, or later.",
 )
 @click.option("--before", type=Moment(), metavar="DATE", help="Only files last changed before this day or moment.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most hits shown. [EARMARK_LIMIT; 10]")
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Score a hit needs; 0 shows everything. [EARMARK_MIN_SCORE]")
+@click.option("--limit", type=click.IntRange(1, MOST_HITS), help="Most hits shown. [EARMARK_LIMIT; 10]")
+@click.option("--min-score", type=Number(0, 1), help="Score a hit needs; 0 shows everything. [EARMARK_MIN_SCORE]")
 @click.option("--why", "is_why", is_flag=True, help="Show where each hit's evidence came from.")
 @click.option("--nearest", "is_nearest", is_flag=True, help="When nothing is found, name the nearest miss.")
 @json_option
@@ -256,7 +256,7 @@ def _query(session: Session, text: str | None, options: SearchOptions) -> Query:
         folder=_absolute(options["folder"]),
         after_s=options["after"],
         before_s=options["before"],
-        limit=options["limit"] or session.settings.limit,
+        limit=min(options["limit"] or session.settings.limit, MOST_HITS),
         min_score=session.settings.min_score if least is None else least,
     )
 

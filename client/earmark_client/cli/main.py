@@ -17,6 +17,7 @@ import click
 
 from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds, model_cmds, rounds_cmds
 from earmark_client.cli.output import examples, standard_output
+from earmark_client.cli.params import check_all_texts
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
 from earmark_shared.settings import DEVICES, go_offline, load_settings
@@ -69,6 +70,7 @@ for command in (
     *federation_cmds.COMMANDS,
     *rounds_cmds.COMMANDS,
 ):
+    check_all_texts(command)
     cli.add_command(command)
 
 
