@@ -3,6 +3,9 @@
 import errno
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -276,3 +279,43 @@ def test_a_reader_that_goes_away_is_no_failure(library, monkeypatch, tmp_path):
 
     monkeypatch.setattr("sys.stdout", Gone())
     assert program.main(["search", "dog"]) == 0
+
+
+@pytest.mark.parametrize("when", ["write", "flush"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 37), (errno.EIO, 30), (errno.EBADF, 30)])
+def test_an_answer_that_cannot_be_written_is_a_failure_that_is_told(library, monkeypatch, capsys, when, number, code):
+    class Full(io.StringIO):
+        def refuse(self, *_):
+            raise OSError(number, os.strerror(number))
+
+    setattr(Full, when, Full.refuse)
+    monkeypatch.setattr("sys.stdout", Full())
+    assert program.main(["search", "dog", "--json"]) == code
+    assert capsys.readouterr().err.startswith(f"earmark: the answer can't be written: {os.strerror(number)}\nhint: ")
+
+
+def test_a_note_that_cannot_be_written_changes_nothing(library, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    library.answer = Answer((), None, "v")
+    assert program.main(["search", "unicorn"]) == 0
+    assert program.main(["search"]) == 2
+
+
+def test_a_closed_stream_is_no_failure_and_no_file_takes_its_place(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "EARMARK_HOME": "home", "EARMARK_KEY_FILE": "key"}
+    look = "import os, sys; from earmark_client.cli.main import main; code = main(sys.argv[1:]); "
+    look += "print(code, *(os.path.realpath(f'/proc/self/fd/{n}') for n in range(3)), file=open('seen', 'w'))"
+
+    def run(command, *closed):
+        shell = f'"{sys.executable}" -c "{look}" {command} {" ".join(closed)}'
+        (tmp_path / "seen").unlink(missing_ok=True)
+        subprocess.run(["sh", "-c", shell], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+        return (tmp_path / "seen").read_text().split()
+
+    assert run("init")[0] == "0"
+    assert run("list", "<&-", ">&-", "2>&-") == ["0"] + ["/dev/null"] * 3
+    assert run("show 7", "2>&-")[::3] == ["39", "/dev/null"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cmds, model_cmds, rounds_cmds
-from earmark_client.cli.output import examples, standard_output
+from earmark_client.cli.output import answering, examples, open_missing_streams, standard_output
 from earmark_client.cli.params import check_all_texts
 from earmark_client.cli.session import Session
 from earmark_shared.errors import EarmarkError
@@ -98,10 +98,12 @@ def _leave(code: int) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     go_offline()
+    open_missing_streams()
     output = standard_output()
     try:
         code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
-        sys.stdout.flush()
+        with answering():
+            sys.stdout.flush()
     except EarmarkError as error:
         output.problem(str(error), error.hint)
         return error.exit_code
@@ -112,10 +114,6 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
         return _stopped(stop)
-    except BrokenPipeError:
-        # The reader of our lines went away (`earmark list | head`): there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code if isinstance(code, int) else 0
 
 

@@ -10,13 +10,18 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import click
+
+from earmark_shared.errors import DiskFullError, StoreError
 
 if TYPE_CHECKING:
     from earmark_client.intake import AddProgress
@@ -48,21 +53,21 @@ class Output:
             self.line(json.dumps(record))
 
     def line(self, text: str) -> None:
-        """Write one line of what was asked for; where its reader went away (`earmark list | head`) the command ends, which is no failure."""
-        try:
+        """Write one line of what was asked for."""
+        with answering():
             print(text, file=self.stdout)
-        except BrokenPipeError as gone:
-            raise click.exceptions.Exit(0) from gone  # click would make 1 of an error that says EPIPE
 
     def note(self, text: str) -> None:
         """Say something about the work on stderr."""
-        print(visible(text), file=self.stderr)
+        with suppress(OSError):  # nobody is left to tell
+            print(visible(text), file=self.stderr)
 
     def problem(self, message: str, hint: str = "") -> None:
         """Say what is wrong and what to do about it."""
-        print(self._paint(self.stderr, RED, "earmark:"), visible(message), file=self.stderr)
-        if hint:
-            print(self._paint(self.stderr, YELLOW, "hint:"), visible(hint), file=self.stderr)
+        with suppress(OSError):
+            print(self._paint(self.stderr, RED, "earmark:"), visible(message), file=self.stderr)
+            if hint:
+                print(self._paint(self.stderr, YELLOW, "hint:"), visible(hint), file=self.stderr)
 
     def progress(self, now: AddProgress) -> None:
         """Redraw the progress bar; silent unless stderr is a terminal."""
@@ -86,6 +91,43 @@ class Output:
 
     def _paint(self, stream: TextIO, style: str, text: str) -> str:
         return f"{style}{text}{PLAIN}" if self.color and stream.isatty() else text
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Say why an answer can't be written; where its reader went away (`earmark list | head`) the command ends, which is no failure.
+
+    Raises:
+        DiskFullError: there is no room for it.
+        StoreError: something else is wrong with where it goes.
+    """
+    try:
+        yield
+    except BrokenPipeError as gone:
+        _answer_no_more()
+        raise click.exceptions.Exit(0) from gone  # click would make 1 of an error that says EPIPE
+    except OSError as error:
+        _answer_no_more()
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StoreError
+        raise kind(f"the answer can't be written: {error.strerror}", hint="look at where its output goes") from error
+
+
+def _answer_no_more() -> None:
+    """Let what is still to be written vanish, or the interpreter would complain of it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_missing_streams() -> None:
+    """Put /dev/null where a standard stream was closed (`earmark list >&-`).
+
+    A file of ours would else take its descriptor, and what libraries print would go into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  the lowest free descriptor, for good
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def standard_output(*, color: bool = True) -> Output:
