@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earmark_client.audio.opening import display_name
 from earmark_client.cli import library_cmds
 from earmark_client.cli import main as program
 from earmark_client.cli.output import Output, clock, progress_line, visible
 from earmark_client.cli.session import Session
 from earmark_client.records import Answer
-from earmark_shared.errors import DiskFullError, HomeInUseError
+from earmark_shared.errors import DamagedAudioError, DiskFullError, HomeInUseError
 from tests.cli.fake import CLIP, HIT, FakeLibrary, damaged
 
 
@@ -147,6 +148,14 @@ def test_add_names_each_problem_with_reason_and_remedy_and_ends_with_20(earmark,
         "hint: copy it again",
         "added 2 clips, 1 known already",
     ]
+
+
+@pytest.mark.parametrize("path", ["/x/a\nb.wav", os.fsdecode(b"/x/caf\xe9.wav"), "/x/\u202ea.wav"])
+def test_an_odd_name_is_told_once(earmark, library, path):
+    shown = display_name(path)
+    library.problems = ((path, DamagedAudioError(f"{shown}: the file ends early")), (path, HomeInUseError("in use")))
+    told = earmark("add", "/x")[2].splitlines()
+    assert told[:2] == [f"earmark: {shown}: the file ends early", f"earmark: {shown}: in use"]
 
 
 def test_a_path_reaches_the_library_whole(earmark, library, tmp_path, monkeypatch):

@@ -226,9 +226,11 @@ def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT00
 
 
 def _report_add(session: Session, report: AddReport, *, as_json: bool) -> int:
+    from earmark_client.audio.opening import display_name
+
     for path, problem in report.problems:
-        message = str(problem)
-        session.output.problem(message if path in message else f"{path}: {message}", problem.hint)
+        message, name = str(problem), display_name(path)
+        session.output.problem(message if name in message else f"{name}: {message}", problem.hint)
     numbers = {"added": report.added, "known": report.known, "moved": report.moved, "problems": len(report.problems)}
     if as_json:
         session.output.records([numbers | {"sound_s": round(report.sound_s, 3), "seconds": round(report.seconds, 3)}])
