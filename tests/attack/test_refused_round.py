@@ -211,19 +211,19 @@ def test_control_one_who_does_not_sends_on(tmp_path):
 
 
 def test_clips_of_an_epoch_that_is_renewed_meanwhile_do_not_train(tmp_path):
-    now = [NOW_S]
+    now = [NOW_S - 366 * 86_400]
     ledger = real_ledger(clock=lambda: now[0])
     small = Small(tmp_path / "rounds", COUNT, profile=lab_profile(), ledgers=[ledger, *(real_ledger() for _ in range(COUNT - 1))])
     alias, device = next(iter(small.devices.items()))
-    now[0] += 366 * 86_400
-    plan = small.coordinator._sign(small.coordinator._plan(now[0]))
+    now[0] = NOW_S
+    plan = small.coordinator._sign(small.coordinator._plan(NOW_S))
 
     def reads_for_long(_plan):
         ledger.renew()
         return FixedTrainer(small.updates[alias])
 
     device._world = replace(device._world, trainer=reads_for_long)
-    assert isinstance(device.answer(plan, now[0])[0], Abort)
+    assert isinstance(device.answer(plan, NOW_S)[0], Abort)
     assert "epoch" in str(device.error)
     assert ledger.rows()[-1].state == State.RELEASED
 

@@ -14,7 +14,7 @@ from earmark_client.federation.releases import fetch_newest
 from earmark_client.library import Library
 from earmark_client.model.active import LINE, ActiveState
 from earmark_client.store.keys import KeyFile
-from earmark_server import publish
+from earmark_server import signing
 from earmark_server.publish import Repository, create_repository
 from earmark_shared.base_head import FIRST_VERSION, base_arrays, base_schema, base_version
 from earmark_shared.errors import ModelError
@@ -336,13 +336,14 @@ def thief_replaced(enrolled, monkeypatch):
     enrolled.release(0.01)
     repository.publish(head(1.0), base_schema(), base=base_version(), number=2**63 - 1)
     assert enrolled.ask().version == enrolled.in_force == 2**63 - 1
-    root = repository._newest(Root)
+    roles = repository._roles
+    root = roles.newest(Root)
     for keyid in list(root.signed.roles["targets"].keyids):
         root.signed.revoke_key(keyid, "targets")
     for path in enrolled.server.authority.places.release_keys.glob("targets-*.pem"):
-        root.signed.add_key(publish._new_key(path), "targets")
-    repository._renew(root)
-    repository._write(root, f"{root.signed.version}.root.json")
+        root.signed.add_key(signing._new_key(path), "targets")
+    roles._renew(root, 1)
+    roles._write(root, f"{root.signed.version}.root.json")
     monkeypatch.setattr(device, "is_canary", lambda _alias: False)
     data = dump_head(base_schema(), head(0.02))
     repository._release(make_release(2, base_version(), base_schema(), data), base_schema().to_json().encode(), data)

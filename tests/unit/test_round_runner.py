@@ -80,7 +80,7 @@ def test_a_clock_that_is_set_during_a_round_moves_no_deadline(clock, monkeypatch
     for name in ("_push", "_pull"):
         monkeypatch.setattr(GridTransport, name, lambda *_: None)
     run = small.coordinator.begin(NOW_S)
-    GridTransport(None, {}).drive(run, dict.fromkeys(small.devices, 1))
+    GridTransport(None, {}, os.urandom).drive(run, dict.fromkeys(small.devices, 1))
     assert run.is_over
     assert "0 devices came forward" in str(run.failures[0])
     assert clock.now_s == pytest.approx(DEADLINES_S[0], abs=2)
