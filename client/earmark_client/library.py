@@ -22,8 +22,8 @@ from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
-from earmark_client.naming import find_clip, find_clips
-from earmark_client.records import Answer, Clip, Hit, Label, Query, Segment, Status
+from earmark_client.naming import find_clip, find_places
+from earmark_client.records import Answer, Clip, Hit, Label, Query, Removal, Segment, Status
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
 
@@ -195,17 +195,19 @@ class Library:
         with self._home.lock():
             teaching.remove_label(self._database, name, self._model.version)
 
-    def remove(self, targets: Sequence[str]) -> int:
-        """Forget clips, by name or everything below a folder: rows, vectors and words. Returns how many.
+    def remove(self, targets: Sequence[str]) -> Removal:
+        """Forget clips, by name or everything below a folder: rows, vectors and words; of a clip that lies elsewhere too, the path.
 
         Raises:
             NotInLibraryError: one of them is not there; then nothing is forgotten.
         """
-        chosen = {clip_id for target in targets for clip_id in find_clips(self._database, target)}
+        chosen: dict[int, set[str]] = {}
+        for target in targets:
+            for clip_id, paths in find_places(self._database, target).items():
+                chosen.setdefault(clip_id, set()).update(paths)
         with self._home.lock(), self._database.transaction():
-            for clip_id in sorted(chosen):
-                self._database.remove_clip(clip_id)
-        return len(chosen)
+            forgotten = self._database.forget_places(chosen)
+        return Removal(forgotten, len(chosen) - forgotten)
 
     def export(
         self,

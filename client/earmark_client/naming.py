@@ -39,17 +39,21 @@ def find_clip(database: Database, target: int | str | Path) -> Clip:
     return found
 
 
-def find_clips(database: Database, target: str) -> list[int]:
-    """The ids of the one clip with this number, of all clips below a folder, or of the one clip that `target` names otherwise.
+def find_places(database: Database, target: str) -> dict[int, set[str]]:
+    """The one clip with this number, all clips below a folder, or the one that `target` names otherwise: by id, with the paths meant.
+
+    A folder or a path means the paths below or there, and no copy elsewhere; a number or a hash means all of a clip's paths.
 
     Raises:
         NotInLibraryError: there is none.
     """
     if target and _by_number(database, target) is None:
-        folder = database.clip_ids(folder=str(absolute(target)))
-        if len(folder):
-            return [int(clip_id) for clip_id in folder]
-    return [find_clip(database, target).id]
+        whole = str(absolute(target))
+        for there in (database.paths_below(whole), database.paths_at(target), database.paths_at(whole)):
+            if there:
+                return there
+    clip = find_clip(database, target)
+    return {clip.id: set(clip.paths)}
 
 
 def _by_number(database: Database, text: str) -> Clip | None:

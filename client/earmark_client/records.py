@@ -107,6 +107,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What was forgotten."""
+
+    clips: int
+    kept: int
+    """Clips that lost a path and are still at another."""
+
+
+@dataclass(frozen=True)
 class Status:
     """What a library holds."""
 

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from earmark_client.records import Answer, Clip, Evidence, Hit, Label, Segment
+from earmark_client.records import Answer, Clip, Evidence, Hit, Label, Removal, Segment
 from earmark_shared.errors import DamagedAudioError
 
 CLIP = Clip(7, "ab" * 32, ("/music/a.wav",), 75.0, 44100, 2, 1_700_000_000.0, 1_600_000_000.0)
@@ -81,7 +81,7 @@ class FakeLibrary:
 
     def remove(self, targets):
         self.calls.append(("remove", targets))
-        return len(targets)
+        return Removal(len(targets), 0)
 
     def erase(self):
         self.calls.append(("erase",))

@@ -12,7 +12,7 @@ from earmark_client import ingest
 from earmark_client import library as library_module
 from earmark_client.asking import make_target
 from earmark_client.library import Library
-from earmark_client.records import Correction, Query
+from earmark_client.records import Correction, Query, Removal
 from earmark_client.store.keys import KeyFile
 from earmark_shared.errors import AudioError, NotInLibraryError, SettingsError
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
@@ -283,8 +283,24 @@ def test_an_added_phrase_is_a_label_of_every_clip_that_answers(library):
     assert len(library.clips(label="ticking")) == count
 
 
+def test_a_clip_that_lies_elsewhere_too_loses_only_the_path(library, sounds, tmp_path):
+    copies = tmp_path / "old"
+    copies.mkdir()
+    copy = Path(shutil.copy(sounds / "siren.wav", copies / "backup.wav"))
+    library.add([copies])
+    library.label(str(copy), "keeper")
+    assert library.remove([str(copies)]) == Removal(0, 1)
+    assert library.clip(str(sounds / "siren.wav")).paths == (str(sounds / "siren.wav"),)
+    assert [Path(hit.path).name for hit in library.search(Query(text="keeper")).hits] == ["siren.wav"]
+    assert not any(part.source == "words" for part in library.search(Query(text="backup", limit=1, min_score=0.0)).hits[0].why)
+    library.add([copies])
+    assert library.remove([str(sounds / "siren.wav"), str(copy)]) == Removal(1, 0)
+    library.add([copies, sounds])
+    assert library.remove([str(library.clip(str(copy)).id)]) == Removal(1, 0)
+
+
 def test_removed_clips_are_gone_from_every_search(library, sounds):
-    assert library.remove([str(sounds / "wind")]) == 2
+    assert library.remove([str(sounds / "wind")]) == Removal(2, 0)
     hits = library.search(Query(text="storm gale wind", limit=None, min_score=0.0)).hits
     assert not any("/wind/" in hit.path for hit in hits)
     with pytest.raises(NotInLibraryError):

@@ -169,6 +169,22 @@ def test_removing_a_clip_takes_its_rows_out_of_shared_blobs(database):
         assert database.add_segments([4], [0], [1], model_version=MODEL, vectors={})[0] == 91
 
 
+def test_many_clips_are_forgotten_in_one_go(database, monkeypatch):
+    with database.transaction():
+        clips = [database.insert_clip(row(name), f"/{name}") for name in "abcdef"]
+        database.add_segments(clips * 15, range(90), range(1, 91), model_version=MODEL, vectors=kinds(5, 90))
+        for clip_id in clips:
+            database.finish_clip(clip_id, duration_s=1.0)
+    rewritten, rewrite = [], database._rewrite_blob
+    monkeypatch.setattr(database, "_rewrite_blob", lambda blob, gone: (rewritten.append(blob), rewrite(blob, gone)))
+    with database.transaction():
+        assert database.forget_places({clip_id: {f"/{name}"} for clip_id, name in zip(clips[1:], "bcdef", strict=True)}) == 5
+    assert sorted(rewritten) == [1, 2, 3]  # a blob a kind, each once
+    assert [clip.id for clip in database.clips()] == clips[:1]
+    (block,) = database.blocks("sound", MODEL)
+    assert block.ids.tolist() == database.segments().ids.tolist() == list(range(1, 91, 6))
+
+
 def test_two_models_are_side_by_side(database):
     with database.transaction():
         add_clip(database, 0)

@@ -14,7 +14,7 @@ from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Inges
 from earmark_client.intake import Intake, Tally
 from earmark_client.model.head import Vectors
 from earmark_client.models import is_there
-from earmark_client.naming import find_clips
+from earmark_client.naming import find_places
 from earmark_client.records import Correction, Label
 from earmark_shared.errors import DamagedAudioError
 
@@ -133,10 +133,10 @@ def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(intake, database)
 def test_what_an_interrupted_add_left_goes_with_its_folder(intake, database):
     stored(intake, [*whole(Path("/r/a.wav"), "a"), begun(Path("/r/b.wav"), "b"), Encoded("b", batch())])
     assert [clip.id for clip, _ in database.pending_clips()] == [2]
-    assert find_clips(database, "/r") == [1, 2]
+    assert list(find_places(database, "/r")) == [1, 2]
     with database.transaction():
         database.remove_clip(1)
-    assert find_clips(database, "/r") == [2]
+    assert list(find_places(database, "/r")) == [2]
 
 
 def test_what_a_file_held_before_it_was_edited_is_forgotten(intake, database):
@@ -153,7 +153,7 @@ def test_what_people_said_of_a_file_outlives_its_editing_and_goes_with_its_folde
         database.add_correction(Correction(1, 1, "dog", True), now_s=1.0)
     stored(intake, whole(Path("/r/a.wav"), "new"))
     assert [clip.paths for clip in database.clips()] == [("/r/a.wav (replaced 012345)",), ("/r/a.wav",)]
-    assert find_clips(database, "/r") == [1, 2]
+    assert list(find_places(database, "/r")) == [1, 2]
     report = stored(intake, [Known(Path("/r/a.wav"), "0123456789")])  # and back again
     assert report.moved == 1
     assert [clip.paths for clip in database.clips()] == [("/r/a.wav",)]

@@ -6,7 +6,7 @@ import pytest
 from tests.attack.storekit import MODEL, add_clip
 from tests.support.homes import new_database
 
-from earmark_client.naming import absolute, find_clip, find_clips
+from earmark_client.naming import absolute, find_clip, find_places
 from earmark_client.store.database import ClipRow
 from earmark_shared.errors import NotInLibraryError
 
@@ -29,13 +29,13 @@ def insert(database, sha256, path):
 
 
 def test_digits_are_a_clip_s_number_before_a_folder_s_name(database, tmp_path):
-    assert find_clips(database, "2") == [2]
-    assert find_clips(database, "./2") == find_clips(database, str(tmp_path / "2")) == [3]
+    assert list(find_places(database, "2")) == [2]
+    assert list(find_places(database, "./2")) == list(find_places(database, str(tmp_path / "2"))) == [3]
 
 
 def test_digits_that_are_no_clip_s_number_may_name_a_folder(database, tmp_path):
     fourth = insert(database, "ab" * 32, tmp_path / "2026" / "in.wav")
-    assert find_clips(database, "2026") == [fourth]
+    assert list(find_places(database, "2026")) == [fourth]
 
 
 def test_digits_are_a_clip_s_number_before_the_start_of_a_hash(database, tmp_path):
@@ -48,13 +48,22 @@ def test_digits_are_a_clip_s_number_before_the_start_of_a_hash(database, tmp_pat
 
 @pytest.mark.parametrize("name", ["", "9" * 18, "9" * 20, "\u0662", "0"])
 def test_what_names_no_clip_is_refused(database, name):
-    for find in (find_clip, find_clips):
+    for find in (find_clip, find_places):
         with pytest.raises(NotInLibraryError):
             find(database, name)
 
 
+def test_a_folder_or_a_path_means_no_copy_elsewhere(database, tmp_path):
+    here, there = str(tmp_path / "2" / "in.wav"), str(tmp_path / "best" / "in.wav")
+    database.add_path(3, there)
+    assert find_places(database, "./2") == find_places(database, here) == {3: {here}}
+    assert find_places(database, "best") == {3: {there}}
+    assert find_places(database, "3") == find_places(database, "200000f") == {3: {here, there}}
+
+
 def test_a_path_is_resolved_as_it_is_written(database, tmp_path):
-    assert find_clips(database, "x/../2") == find_clips(database, "2/in.wav") == find_clips(database, "./2/../2/in.wav") == [3]
+    for name in ("x/../2", "2/in.wav", "./2/../2/in.wav"):
+        assert list(find_places(database, name)) == [3]
     assert absolute("../b") == tmp_path.parent / "b"
 
 

@@ -184,12 +184,17 @@ def list_clips(session: Session, folder: str | None, label: str | None, *, as_js
 @click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def remove(session: Session, targets: tuple[str, ...], *, is_agreed: bool) -> None:
-    """Forget clips: their vectors, labels, words and names. The sound files themselves are not touched."""
+    """Forget clips: their vectors, labels, words and names. The sound files themselves are not touched.
+
+    CLIP is a number, a path, a folder or the start of a content hash. Of a clip whose file lies elsewhere, too, a path or a folder
+    forgets only that path.
+    """
     session.confirm(f"Forget {', '.join(targets)}, and every correction made there?", is_agreed=is_agreed)
     with session.library() as library:
         removed = library.remove(targets)
-    session.log("remove.done", removed=removed)
-    session.output.note(f"forgot {count(removed, 'clip')}")
+    session.log("remove.done", removed=removed.clips)
+    kept = f"; {count(removed.kept, 'clip')} kept, still found elsewhere" if removed.kept else ""
+    session.output.note(f"forgot {count(removed.clips, 'clip')}{kept}")
 
 
 @click.command("status", epilog=examples("earmark status"))

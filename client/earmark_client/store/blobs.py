@@ -15,7 +15,7 @@ from earmark_client.store.clips import ClipStore
 from earmark_shared.errors import NotInLibraryError, TamperedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -107,13 +107,18 @@ class VectorStore(ClipStore):
     def remove_clip(self, clip_id: int) -> None:
         """Forget a clip: row, paths, segments, vectors, words, labels, corrections; NotInLibraryError if there is none."""
         self.clip(clip_id)
-        self._forget_segments(clip_id)
-        self._write("DELETE FROM words WHERE rowid = ?", (clip_id,))
-        self._write("DELETE FROM clips WHERE id = ?", (clip_id,))
+        self.remove_clips((clip_id,))
+
+    def remove_clips(self, clip_ids: Collection[int]) -> None:
+        """Forget many clips that exist; each blob that holds something of them is written anew once."""
+        self._forget_segments(clip_ids)
+        for clip_id in clip_ids:
+            self._write("DELETE FROM words WHERE rowid = ?", (clip_id,))
+            self._write("DELETE FROM clips WHERE id = ?", (clip_id,))
 
     def forget_described(self, clip_id: int, version: str) -> None:
         """Forget what was made beside of a clip, segments and vectors."""
-        self._forget_segments(clip_id, -self.model_id(version))
+        self._forget_segments((clip_id,), -self.model_id(version))
 
     def forget_model(self, version: str) -> None:
         """Forget a model that is not in force: its segments, its vectors, and that there was one."""
@@ -132,11 +137,13 @@ class VectorStore(ClipStore):
         )
         self._write(taught, (new, version))
 
-    def _forget_segments(self, clip_id: int, model: int | None = None) -> None:
-        """Forget a clip's segments and their vectors: of all models, or of one."""
-        where, values = "clip_id = ? AND ifnull(model = ?, 1)", (clip_id, model)
-        found = self._all(f"SELECT id FROM all_segments WHERE {where} ORDER BY id", values)  # noqa: S608  (constants)
-        gone = np.array([row[0] for row in found], np.int64)
+    def _forget_segments(self, clip_ids: Collection[int], model: int | None = None) -> None:
+        """Forget clips' segments and their vectors: of all models, or of one."""
+        where = "clip_id = ? AND ifnull(model = ?, 1)"
+        found = [
+            row[0] for clip_id in clip_ids for row in self._all(f"SELECT id FROM all_segments WHERE {where}", (clip_id, model))
+        ]  # noqa: S608  (constants)
+        gone = np.sort(np.array(found, np.int64))
         if len(gone):
             touched = self._all(
                 "SELECT id, first_id, rows, ids FROM vector_blobs WHERE last_id >= ? AND first_id <= ?",
@@ -145,7 +152,8 @@ class VectorStore(ClipStore):
             for blob_id, first_id, rows, ids in touched:
                 if np.isin(bytes_to_ids(ids, first_id, rows), gone).any():
                     self._rewrite_blob(blob_id, gone)
-        self._write(f"DELETE FROM all_segments WHERE {where}", values)  # noqa: S608  (constants)
+        for clip_id in clip_ids:
+            self._write(f"DELETE FROM all_segments WHERE {where}", (clip_id, model))  # noqa: S608  (constants)
 
     def _rewrite_blob(self, blob_id: int, gone: NDArray[np.int64]) -> None:
         kind, model_version = self._one("SELECT kind, model_version FROM vector_blobs WHERE id = ?", (blob_id,))

@@ -133,6 +133,19 @@ class ClipStore(Connection):
         row = self._first("SELECT clip_id FROM clip_paths WHERE path = ?", (path,))
         return None if row is None else int(row[0])
 
+    def paths_at(self, path: str) -> dict[int, set[str]]:
+        """The clip at `path`, with this path; nothing if there is none."""
+        clip_id = self.clip_by_path(path)
+        return {} if clip_id is None else {clip_id: {path}}
+
+    def paths_below(self, folder: str) -> dict[int, set[str]]:
+        """The clips below `folder` at any depth, pending or ready, by id, each with its paths there."""
+        found: dict[int, set[str]] = {}
+        statement = "SELECT clip_id, path FROM clip_paths WHERE path >= ? AND path < ? ORDER BY clip_id"
+        for clip_id, path in self._all(statement, _below(folder)):
+            found.setdefault(clip_id, set()).add(path)
+        return found
+
     def clip(self, clip_id: int) -> Clip:
         """One clip, pending or ready; NotInLibraryError."""
         return self.clips_by_id((clip_id,))[clip_id]
@@ -177,10 +190,8 @@ class ClipStore(Connection):
         where: list[str] = []
         values: list[str | float] = []
         if folder is not None:
-            start = folder.rstrip("/") + "/"
-            # '0' follows '/' in ASCII: a range on the primary key instead of a pattern that a path's own % would change.
             where.append("id IN (SELECT clip_id FROM clip_paths WHERE path >= ? AND path < ?)")
-            values += [start, start[:-1] + "0"]
+            values += _below(folder)
         if after_s is not None:
             where.append("recorded_at_s >= ?")
             values.append(after_s)
@@ -228,6 +239,12 @@ class ClipStore(Connection):
             parts.append(np.array(rows, dtype=kind))
         table = np.concatenate(parts)
         return SegmentTable(table["id"].copy(), table["clip"].copy(), table["start"].copy(), table["end"].copy())
+
+
+def _below(folder: str) -> tuple[str, str]:
+    """What is below a folder as a range of paths; '0' follows '/' in ASCII, and a pattern would be changed by a path's own %."""
+    start = folder.rstrip("/") + "/"
+    return start, start[:-1] + "0"
 
 
 def _clip(row: tuple[Any, ...], paths: Iterable[str]) -> Clip:

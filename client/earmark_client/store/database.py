@@ -51,8 +51,18 @@ class Database(VectorStore):
             " AND p.path NOT LIKE '% (replaced ' || substr(c.content_sha256, 1, 6) || ')'"
             " WHERE p.path IS NULL AND c.id NOT IN (SELECT clip_id FROM corrections) ORDER BY c.id"
         )
-        for (clip_id,) in rows:
-            self.remove_clip(clip_id)
+        self.remove_clips([row[0] for row in rows])
+
+    def forget_places(self, places: Mapping[int, Collection[str]]) -> int:
+        """Forget paths, by clip, and the clips that lie nowhere else; returns how many clips those are."""
+        elsewhere = {clip_id for clip_id, paths in places.items() if set(self.clip(clip_id).paths) - set(paths)}
+        for clip_id in elsewhere:
+            for path in places[clip_id]:
+                self.remove_path(path)
+            self.set_names(clip_id)
+        gone = sorted(places.keys() - elsewhere)
+        self.remove_clips(gone)
+        return len(gone)
 
     def set_names(self, clip_id: int) -> None:
         """Replace the words of a ready clip's name by those of all its paths; what people said of it stays."""
