@@ -193,7 +193,7 @@ class Library:
     def remove_label(self, name: str) -> None:
         """Take a label of one's own off the list, and off the clips that got it; NotInLibraryError if there is none of that name."""
         with self._home.lock():
-            teaching.remove_label(self._database, name, self._model.version)
+            teaching.remove_label(self._database, self._model, name)
 
     def remove(self, targets: Sequence[str]) -> Removal:
         """Forget clips, by name or everything below a folder: rows, vectors and words; of a clip that lies elsewhere too, the path.

@@ -19,6 +19,7 @@ from earmark_client.naming import find_segment
 from earmark_client.records import Correction, Hit, Label, Segment
 from earmark_client.search import Target, score_pool
 from earmark_client.store.database import LabelRow
+from earmark_client.updating import relabel
 from earmark_shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -49,15 +50,23 @@ def known_labels(database: Database, model: Model) -> list[KnownLabel]:
 
 
 def add_phrase(database: Database, shelf: Shelf, model: Model, name: str, phrase: str) -> int:
-    """Add a label by words and give it to the clips that answer to it; returns how many."""
-    _check_name(name)
+    """Add a label by words and give it to the clips that answer to it; returns how many.
+
+    Raises:
+        SettingsError: a sound was taught by that name, or it is no name.
+    """
+    _check_free(database, name, "user")
     target = Target(text=model.labeler.text_query(phrase))
     return _add(database, shelf, model, LabelRow(name, phrase, "user", model.version), target)
 
 
 def teach(database: Database, shelf: Shelf, model: Model, name: str, files: Sequence[Path]) -> int:
-    """Learn a sound from example files and give it to the clips that sound like it; returns how many."""
-    _check_name(name)
+    """Learn a sound from example files and give it to the clips that sound like it; returns how many.
+
+    Raises:
+        SettingsError: a phrase has that name, it is no name, or there are too many files.
+    """
+    _check_free(database, name, "taught")
     if not 1 <= len(files) <= MOST_EXAMPLES:
         raise SettingsError(f"{len(files)} examples were given.", hint=f"Three to five are best, {MOST_EXAMPLES} at most.")
     examples = np.concatenate([find_example(database, model, path, None) for path in files])
@@ -65,14 +74,21 @@ def teach(database: Database, shelf: Shelf, model: Model, name: str, files: Sequ
     return _add(database, shelf, model, row, Target(example=examples))
 
 
-def remove_label(database: Database, name: str, model_version: str) -> None:
-    """Forget a label of the person's own, and take it off the clips that got it."""
+def remove_label(database: Database, model: Model, name: str) -> None:
+    """Forget a label of the person's own, and take it off the clips that got it; what the model itself hears by that name stays."""
     with database.transaction():
         database.remove_label(name)
-        for clip_id, labels in database.all_labels().items():
-            kept = [(known, score) for known, score in labels if known != name]
-            if len(kept) < len(labels):
-                database.set_labels(clip_id, kept, model_version=model_version)
+        _take_off(database, model, name)
+
+
+def _take_off(database: Database, model: Model, name: str) -> None:
+    """Take a label off all clips; where it is also the model's own, it goes back on those that the list in force gives it."""
+    database.drop_label(name)
+    if name in model.labeler.label_list().names:
+        for clip_id, labels in list(relabel(database, model)):
+            score = dict(labels).get(name)
+            if score is not None:
+                database.add_labels({clip_id: [(name, score)]}, model_version=model.version)
 
 
 def describe_clip(shelf: Shelf, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
@@ -150,11 +166,25 @@ def _add(database: Database, shelf: Shelf, model: Model, row: LabelRow, target: 
     for clip_id, score in zip(shelf.catalogue.passage_clips[hit], scored.score[hit], strict=True):
         clips[int(clip_id)] = max(float(score), clips.get(int(clip_id), 0.0))
     with database.transaction():
+        is_again = row.name in {known.name for known in database.label_list()}
         database.put_label(row)
+        if is_again:  # what answered to the old examples or words may not answer to the new
+            _take_off(database, model, row.name)
         for clip_id, score in clips.items():
             others = [(name, known) for name, known in database.labels_of(clip_id) if name != row.name]
             database.set_labels(clip_id, [*others, (row.name, score)], model_version=model.version)
     return len(clips)
+
+
+def _check_free(database: Database, name: str, kind: str) -> None:
+    """A label that was made in one way is not silently replaced by one of the other: taught examples can't be had back."""
+    _check_name(name)
+    known = {row.name: row.kind for row in database.label_list()}.get(name, kind)
+    if known != kind:
+        what = "a taught sound" if known == "taught" else "a label with a phrase"
+        raise SettingsError(
+            f"There is {what} of that name: {name}.", hint=f'Choose another name, or first: earmark labels remove "{name}"'
+        )
 
 
 def _check_name(name: str) -> None:

@@ -277,6 +277,40 @@ def test_a_sound_taught_under_a_name_of_the_models_own_is_one_label(library, sou
     assert [label.name for label in labels].count(name) == 1
 
 
+def test_a_label_of_the_models_own_outlives_one_of_a_person_by_that_name(library):
+    before = {name: {clip.id for clip in library.clips(label=name)} for name in everything_heard(library)}
+    name = max(before, key=lambda name: len(before[name]))
+    library.add_label(name, phrase="a baby crying")
+    library.remove_label(name)
+    assert {clip.id for clip in library.clips(label=name)} == before[name] != set()
+
+
+def everything_heard(library):
+    return {name for labels in library._database.all_labels().values() for name, _ in labels}
+
+
+def test_a_sound_that_is_taught_again_leaves_the_clips_of_before(library, sounds):
+    library.teach("my thing", [sounds / "hum low.wav"])
+    library.label(str(sounds / "hum high.flac"), "my thing")
+    library.teach("my thing", [sounds / "clock one.ogg"])
+    labelled = {Path(clip.paths[0]).name for clip in library.clips(label="my thing")}
+    assert "clock one.ogg" in labelled
+    assert {name for name in labelled if name.startswith("hum")} == {"hum high.flac"}  # a person said so
+
+
+def test_a_label_is_not_replaced_by_one_of_another_kind(library, sounds):
+    library.teach("my siren", [sounds / "siren.wav"])
+    with pytest.raises(SettingsError, match="taught sound") as refused:
+        library.add_label("my siren", phrase="a siren")
+    assert "labels remove" in refused.value.hint
+    assert library._database.label_list()[0].vector is not None
+    library.add_label("ticking", phrase="a clock ticking")
+    with pytest.raises(SettingsError, match="phrase"):
+        library.teach("ticking", [sounds / "clock one.ogg"])
+    library.remove_label("my siren")
+    library.add_label("my siren")
+
+
 def test_an_added_phrase_is_a_label_of_every_clip_that_answers(library):
     count = library.add_label("ticking", phrase="a clock ticking")
     assert any(label.name == "ticking" and label.kind == "user" for label in library.labels())

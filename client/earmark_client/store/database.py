@@ -102,6 +102,10 @@ class Database(VectorStore):
             ((clip_id, name, float(score), model_version) for clip_id, listed in labels.items() for name, score in listed),
         )
 
+    def drop_label(self, name: str) -> None:
+        """Take a predicted label off every clip; what people said of it stays."""
+        self._write("DELETE FROM clip_labels WHERE name = ?", (name,))
+
     def labels_of(self, clip_id: int) -> list[tuple[str, float]]:
         """A clip's predicted labels, best first."""
         return self._all("SELECT name, score FROM clip_labels WHERE clip_id = ? ORDER BY score DESC, name", (clip_id,))
