@@ -255,11 +255,26 @@ def test_filters(database):
     assert found(folder="/r") == [1, 2]
     assert found(folder="/r/") == [1, 2]
     assert found(folder="/r%") == [4]
-    assert found(after_s=1.0, before_s=2.0) == [2, 3]
+    assert found(after_s=1.0, before_s=2.0) == [2]  # before a day is not its midnight
+    assert found(after_s=1.0, before_s=2.001) == [2, 3]
     assert found(label="dog") == [1, 3]
     assert found(label="dog", folder="/r2") == [3]
     assert database.labels_of(1) == [("dog", 0.9), ("bark", 0.4)]
     assert database.all_labels()[2] == [("dog", 0.8)]
+
+
+def test_a_no_to_a_clip_hides_a_label_until_somebody_hears_it_at_a_moment(database):
+    with database.transaction():
+        clip_id = add_clip(database, 0)
+        database.set_labels(clip_id, [("dog", 0.9)], model_version=MODEL)
+        database.add_correction(Correction(clip_id, None, "dog", False), now_s=1.0)
+    assert database.clip_ids(label="dog").tolist() == []
+    with database.transaction():
+        database.add_correction(Correction(clip_id, 3, "dog", True), now_s=2.0)
+    assert database.clip_ids(label="dog").tolist() == [clip_id]
+    with database.transaction():
+        database.add_correction(Correction(clip_id, None, "dog", False), now_s=3.0)
+    assert database.clip_ids(label="dog").tolist() == []
 
 
 def test_a_folder_also_holds_what_an_interrupted_add_left(database):

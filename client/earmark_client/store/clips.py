@@ -184,8 +184,8 @@ class ClipStore(Connection):
     ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Ids of the clips that `clips` would give, and of pending ones, (n,) int64: what an interrupted `add` left is forgotten too.
 
-        `folder` holds what is below it at any depth; the dates bound `recorded_at_s` (both ends included, Unix time); `label` is
-        a predicted name that nobody denied, or one that somebody affirmed.
+        `folder` holds what is below it at any depth; the dates bound `recorded_at_s` (Unix time; `before_s` itself is not before); `label`
+        is a predicted name that nobody denied for the whole clip, or one that somebody affirmed, of a moment too, and nobody denied since.
         """
         where: list[str] = []
         values: list[str | float] = []
@@ -196,12 +196,14 @@ class ClipStore(Connection):
             where.append("recorded_at_s >= ?")
             values.append(after_s)
         if before_s is not None:
-            where.append("recorded_at_s <= ?")
+            where.append("recorded_at_s < ?")
             values.append(before_s)
         if label is not None:
             where.append(
-                "id IN (SELECT clip_id FROM clip_labels WHERE name = ? UNION SELECT clip_id FROM corrections WHERE name = ?"
-                " AND is_present EXCEPT SELECT clip_id FROM corrections WHERE name = ? AND NOT is_present AND segment_id IS NULL)"
+                "id IN (SELECT clip_id FROM clip_labels WHERE name = ? EXCEPT SELECT clip_id FROM corrections WHERE name = ?"
+                " AND NOT is_present AND segment_id IS NULL UNION SELECT yes.clip_id FROM corrections yes WHERE yes.name = ?"
+                " AND yes.is_present AND NOT EXISTS (SELECT 1 FROM corrections no WHERE no.clip_id = yes.clip_id AND no.name = yes.name"
+                " AND NOT no.is_present AND no.segment_id IS NULL AND no.id > yes.id))"
             )
             values += [label] * 3
         rows = self._all(f"SELECT id FROM clips WHERE {' AND '.join(where) or '1'} ORDER BY id", values)  # noqa: S608  (constants only)
