@@ -62,8 +62,9 @@ UNSAID = frozenset(
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of a text that say something, in lower case."""
-    return frozenset(re.findall(r"\w+", text.lower())) - UNSAID
+    """The words of a text that say something, in lower case; all of them where none does."""
+    words = frozenset(re.findall(r"\w+", text.lower()))
+    return words - UNSAID or words
 
 
 def find_example(database: Database, model: Model, path: Path, at_s: float | None) -> Floats:
@@ -143,7 +144,8 @@ def named_clips(database: Database, query: Query) -> dict[int, float] | None:
 def make_target(database: Database, model: Model, shelf: Shelf, query: Query, words: dict[int, float] | None) -> Target:
     """Turn a query, and the clips that its `words` name, into what can be compared with stored vectors.
 
-    A query that is just the name of a taught sound is answered by its examples: the person's own doorbell, not any bell.
+    A query that is just the name of a taught sound is answered by its examples: the person's own doorbell, not any bell. So is what is
+    not wanted.
 
     Raises:
         AudioError: the example can't be used.
@@ -152,21 +154,27 @@ def make_target(database: Database, model: Model, shelf: Shelf, query: Query, wo
     said, allowed = tuple(verdicts(shelf.corrections, query.text)), _allowed(database, query)
     text = None
     if query.text:
-        taught = {row.name.lower(): row for row in shelf.own_labels if is_taught_by(model, row)}
-        row = taught.get(query.text.strip().lower())
-        if row is None:  # a model that knows no words leaves it at names and people's labels
-            text = model.labeler.text_query(query.text) if model.labeler.knows_words else None
-        else:
-            learned = taught_vectors(row, model.labeler.sound_dim)
+        learned = _learned(model, shelf, query.text)
+        if learned is not None:
             example = learned if example is None else np.concatenate((example, learned))
+        elif model.labeler.knows_words:  # a model that knows none leaves it at names and people's labels
+            text = model.labeler.text_query(query.text)
+    unwanted = [(each, _learned(model, shelf, each)) for each in query.exclude]
     return Target(
         text=text,
         example=example,
-        minus=tuple(model.labeler.text_query(unwanted) for unwanted in query.exclude),
+        minus=tuple(model.labeler.text_query(text) if taught is None else taught for text, taught in unwanted),
         words=words,
         allowed=allowed,
         said=said,
     )
+
+
+def _learned(model: Model, shelf: Shelf, text: str) -> Floats | None:
+    """The sound vectors `(examples, dim)` of the taught sound that is called `text`, or None."""
+    taught = {row.name.lower(): row for row in shelf.own_labels if is_taught_by(model, row)}
+    row = taught.get(text.strip().lower())
+    return None if row is None else taught_vectors(row, model.labeler.sound_dim)
 
 
 def _allowed(database: Database, query: Query) -> npt.NDArray[np.int64] | None:

@@ -37,7 +37,8 @@ class Target:
     text: TextQuery | None = None
     example: Floats | None = None
     """`(examples, dim)` unit sound vectors of what it should sound like."""
-    minus: tuple[TextQuery, ...] = ()
+    minus: tuple[TextQuery | Floats, ...] = ()
+    """What is not wanted: words, or the sound vectors of a taught sound."""
     words: dict[int, float] | None = None
     """Share of the query's words in a clip's names and labels, by clip id."""
     allowed: Ints | None = None
@@ -88,7 +89,7 @@ def score_pool(shelf: Shelf, target: Target, pool: Pool, calibration: ranking.Ca
         named = target.words or {}
         clips = shelf.catalogue.passage_clips[pool.passages]
         words = np.array([named.get(int(clip), 0.0) for clip in clips], np.float32)
-    minus = tuple(_text_evidence(shelf, query, pool, calibration)[0] for query in target.minus)
+    minus = tuple(_unwanted(shelf, each, pool, calibration) for each in target.minus)
     said = _said(shelf.catalogue, target, pool, curve)
     fused = ranking.fuse(text=text, example=example, words=words, minus=minus, calibration=calibration)
     score = np.where(np.isnan(said), fused, np.where(said > 0, np.maximum(fused, said), 0.0)).astype(np.float32)
@@ -119,6 +120,13 @@ def _text_evidence(shelf: Shelf, query: TextQuery, pool: Pool, calibration: rank
         for evidence in (ranking.clip_scores(raw, pool.offsets), raw)
     )
     return by_passage, along
+
+
+def _unwanted(shelf: Shelf, what: TextQuery | Floats, pool: Pool, calibration: ranking.Calibration) -> Floats:
+    """How probably each passage is what is not wanted: `(passages,)`."""
+    if isinstance(what, np.ndarray):
+        return _example_evidence(shelf, what, pool, calibration)[0]
+    return _text_evidence(shelf, what, pool, calibration)[0]
 
 
 def _example_evidence(shelf: Shelf, examples: Floats, pool: Pool, calibration: ranking.Calibration) -> tuple[Floats, Floats]:

