@@ -156,10 +156,15 @@ class Library:
         """Say that `name` is, or is not, to be heard in a clip, or at one second of it; it counts at once.
 
         Raises:
-            NotInLibraryError: no such clip, or nothing at that second.
+            NotInLibraryError: no such clip, or nothing at that second. SettingsError: it is no name.
         """
         with self._home.lock():
             teaching.say(self._database, self.clip(target), name, is_present=is_present, moment=at_s)
+
+    def unlabel(self, target: str, name: str, *, at_s: float | None = None) -> int:
+        """Take back what was said by that name, yes or no: how often. NotInLibraryError if nothing was."""
+        with self._home.lock():
+            return teaching.take_back(self._database, self.clip(target), name, at_s)
 
     def label_hit(self, hit: Hit, name: str, *, is_present: bool) -> None:
         """Say the same of the moment that a hit, of a review for example, is about; NotInLibraryError if its clip is gone."""

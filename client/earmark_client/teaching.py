@@ -20,7 +20,7 @@ from earmark_client.records import Correction, Hit, Label, Segment
 from earmark_client.search import Target, score_pool
 from earmark_client.store.database import LabelRow
 from earmark_client.updating import relabel
-from earmark_shared.errors import SettingsError
+from earmark_shared.errors import NotInLibraryError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from earmark_client.store.database import Database
 
 MOST_EXAMPLES = 20
+SCORED_AT_ONCE = 4096
+"""Segments of a clip whose vectors and scores, hundreds of labels each, are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,33 @@ def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: 
     """Keep a yes or no to a name: for a whole clip, for the segment at a second of it, or for a hit's best one.
 
     Raises:
-        NotInLibraryError: there is nothing at that second.
+        NotInLibraryError: there is nothing at that second. SettingsError: it is no name.
     """
+    _check_name(name)
     # Not a hit's second: overlapping segments hold it, and the one in their middle may be another than was asked about.
     at = moment.segment_id if isinstance(moment, Hit) else None if moment is None else find_segment(database, clip, moment)
     with database.transaction():
         database.add_correction(Correction(clip.id, at, name, is_present), now_s=time.time())
+
+
+def take_back(database: Database, clip: Clip, name: str, at_s: float | None) -> int:
+    """Forget a person's yes or no to a name, of a whole clip and of all its moments or only of those that hold a second; returns how many.
+
+    Raises:
+        NotInLibraryError: nobody said anything there by that name.
+    """
+    said = [each for each in database.corrections((clip.id,)) if each.name == name]
+    if at_s is not None:
+        table = database.segments_of(clip.id)
+        here = set(table.ids[(table.start_s <= at_s) & (at_s < table.end_s)].tolist())
+        said = [each for each in said if each.segment_id in here]
+    if not said:
+        where = "" if at_s is None else f" at {at_s:g} s"
+        raise NotInLibraryError(f"Nobody said {name} of clip {clip.id}{where}.", hint="`earmark show` says what is where.")
+    with database.transaction():
+        for each in said:
+            database.remove_correction(each)
+    return len(said)
 
 
 def least_certain(database: Database, shelf: Shelf, limit: int) -> list[Hit]:

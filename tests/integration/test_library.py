@@ -217,6 +217,28 @@ def test_a_label_counts_at_once_and_a_no_beats_the_model(library, sounds):
     assert not any(Path(hit.path).name == "siren.wav" for hit in library.search(Query(text="my kettle")).hits)
 
 
+@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "x" * 101])
+def test_what_is_no_name_is_refused(library, name):
+    with pytest.raises(SettingsError):
+        library.label("1", name)
+    assert library._database.corrections() == []
+
+
+def test_what_was_said_can_be_taken_back(library, sounds):
+    siren = str(sounds / "siren.wav")
+    before = library.search(Query(text="my kettle", limit=None, min_score=0.0)).hits
+    library.label(siren, "my kettle")
+    library.label(siren, "my kettle", at_s=1.0)
+    library.label(siren, "my kettle", is_present=False, at_s=2.0)
+    assert library.unlabel(siren, "my kettle", at_s=2.0) == 1
+    with pytest.raises(NotInLibraryError, match="Nobody said my kettle"):
+        library.unlabel(siren, "my kettle", at_s=2.0)
+    assert library.unlabel(siren, "my kettle") == 2
+    assert library._database.corrections() == []
+    assert library._database.search_words("kettle") == []
+    assert library.search(Query(text="my kettle", limit=None, min_score=0.0)).hits == before
+
+
 def test_a_label_on_a_moment_is_found_at_that_moment(library, sounds):
     library.label(str(sounds / "hum low.wav"), "the fridge starts", at_s=2.0)
     hit = library.search(Query(text="fridge starts")).hits[0]

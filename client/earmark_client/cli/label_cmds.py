@@ -25,17 +25,25 @@ class LabelOptions(TypedDict):
     """What `earmark label` can be told besides the clip and the name."""
 
     absent: str | None
+    withdrawn: str | None
     at_s: float | None
     is_review: bool
     limit: int
 
 
 @click.command(
-    "label", epilog=examples('earmark label 7 "dog"', 'earmark label 7 --not "cat" --at 12.5', "earmark label --review")
+    "label",
+    epilog=examples(
+        'earmark label 7 "dog"',
+        'earmark label 7 --not "cat" --at 12.5',
+        'earmark label 7 --forget "dog"',
+        "earmark label --review",
+    ),
 )
 @click.argument("clip", required=False)
 @click.argument("name", required=False)
 @click.option("--not", "absent", metavar="NAME", help="Say that this is not to be heard there.")
+@click.option("--forget", "withdrawn", metavar="NAME", help="Take back what you said by this name, yes or no.")
 @click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only the moment at this second, not the whole clip.")
 @click.option("--review", "is_review", is_flag=True, help="Go through the least certain labels: yes, no, skip or quit.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many --review goes through.")
@@ -45,14 +53,19 @@ def label(session: Session, /, clip: str | None, name: str | None, **options: Un
 
     What you say beats what the model says, at once.
     """
-    absent = options["absent"]
+    absent, withdrawn = options["absent"], options["withdrawn"]
     if options["is_review"]:
         _review(session, options["limit"])
         return
-    spoken = name if absent is None else absent
-    if clip is None or spoken is None or (name is not None and absent is not None):
-        raise click.UsageError("say which clip, and either NAME or --not NAME", click.get_current_context())
+    given = [each for each in (name, absent, withdrawn) if each is not None]
+    if clip is None or len(given) != 1:
+        raise click.UsageError("say which clip, and either NAME, --not NAME or --forget NAME", click.get_current_context())
+    (spoken,) = given
     with session.library() as library:
+        if withdrawn is not None:
+            times = library.unlabel(clip, withdrawn, at_s=options["at_s"])
+            session.output.note(f"{clip}: forgot {count(times, 'word')} about {withdrawn}")
+            return
         library.label(clip, spoken, is_present=absent is None, at_s=options["at_s"])
     session.output.note(f"{clip}: {'' if absent is None else 'not '}{spoken}")
 

@@ -141,18 +141,27 @@ class Database(VectorStore):
 
     def add_correction(self, correction: Correction, *, now_s: float) -> None:
         """Keep a person's yes or no; a later one about the same thing and name replaces it."""
-        self._write(
-            "DELETE FROM corrections WHERE clip_id = ? AND segment_id IS ? AND name = ?",
-            (correction.clip_id, correction.segment_id, correction.name),
-        )
+        self._drop_correction(correction)
         self._write(
             "INSERT INTO corrections (clip_id, segment_id, name, is_present, created_at_s) VALUES (?, ?, ?, ?, ?)",
             (correction.clip_id, correction.segment_id, correction.name, int(correction.is_present), now_s),
         )
-        present = self._all(
-            "SELECT DISTINCT name FROM corrections WHERE clip_id = ? AND is_present ORDER BY name", (correction.clip_id,)
+        self._set_said_words(correction.clip_id)
+
+    def remove_correction(self, correction: Correction) -> None:
+        """Forget what was said about this thing by this name."""
+        self._drop_correction(correction)
+        self._set_said_words(correction.clip_id)
+
+    def _drop_correction(self, correction: Correction) -> None:
+        self._write(
+            "DELETE FROM corrections WHERE clip_id = ? AND segment_id IS ? AND name = ?",
+            (correction.clip_id, correction.segment_id, correction.name),
         )
-        self.set_words(correction.clip_id, corrections=" ".join(name for (name,) in present))
+
+    def _set_said_words(self, clip_id: int) -> None:
+        present = self._all("SELECT DISTINCT name FROM corrections WHERE clip_id = ? AND is_present ORDER BY name", (clip_id,))
+        self.set_words(clip_id, corrections=" ".join(name for (name,) in present))
 
     def corrections(self, clip_ids: Collection[int] | None = None) -> list[Correction]:
         """Every correction, or those of some clips (at most some thousand), in the order they were made."""
