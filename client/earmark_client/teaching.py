@@ -6,7 +6,6 @@ clips get it as they come.
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,13 +22,17 @@ from earmark_client.updating import relabel
 from earmark_shared.errors import NotInLibraryError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from earmark_client.describe import Model
+    import numpy.typing as npt
+
+    from earmark_client.describe import Floats, Model
     from earmark_client.records import Clip
     from earmark_client.shelf import Shelf
     from earmark_client.store.database import Database
+
+    Ints = npt.NDArray[np.int64]
 
 MOST_EXAMPLES = 20
 SCORED_AT_ONCE = 4096
@@ -95,24 +98,36 @@ def _take_off(database: Database, model: Model, name: str) -> None:
 
 def describe_clip(shelf: Shelf, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:
     """Stretches of a clip, in order of time; consecutive segments with the same best label are one, if nobody spoke of one alone."""
-    catalogue, labels = shelf.catalogue, shelf.labels
+    catalogue = shelf.catalogue
     positions = np.flatnonzero(catalogue.clip_ids == clip.id)
-    if not len(positions):
-        return []
     ids = catalogue.ids[positions]
     corrections = said_of(shelf.corrections, clip.id, ids)
     alone = {each.segment_id for each in corrections if each.segment_id is not None}
-    scores = label_scores(shelf, ids)
-    best = [next((label.name for label in labels.top(row)), "") for row in scores]
-    kinds = [(name, segment_id if segment_id in alone else 0) for name, segment_id in zip(best, ids.tolist(), strict=True)]
-    edges = [0, *(at for at in range(1, len(best)) if kinds[at] != kinds[at - 1]), len(best)]
     stretches = []
-    for begin, end in itertools.pairwise(edges):
+    for begin, end, scores in _stretches(shelf, ids, alone):
         first, last = positions[begin], positions[end - 1]
         segment = Segment(int(catalogue.ids[first]), clip.id, float(catalogue.start_s[first]), float(catalogue.end_s[last]))
         said = said_of(corrections, clip.id, ids[begin:end])
-        stretches.append((segment, correct_labels(labels.top(scores[begin:end].mean(axis=0)), said)))
+        stretches.append((segment, correct_labels(shelf.labels.top(scores), said)))
     return stretches
+
+
+def _stretches(shelf: Shelf, ids: Ints, alone: set[int]) -> Iterator[tuple[int, int, Floats]]:
+    """Where among a clip's segments each stretch begins and ends, with its mean scores `(labels,)`; a block in memory at a time."""
+    begin, kind, total = 0, ("", 0), np.zeros(len(shelf.labels.names))
+    for start in range(0, len(ids), SCORED_AT_ONCE):
+        block = ids[start : start + SCORED_AT_ONCE]
+        scores = label_scores(shelf, block)
+        for at, (segment_id, row) in enumerate(zip(block.tolist(), scores, strict=True), start):
+            name = next((label.name for label in shelf.labels.top(row)), "")
+            here = (name, segment_id if segment_id in alone else 0)
+            if here != kind and at > begin:
+                yield begin, at, (total / (at - begin)).astype(np.float32)
+                begin, total = at, np.zeros_like(total)
+            kind = here
+            total += row
+    if len(ids):
+        yield begin, len(ids), (total / (len(ids) - begin)).astype(np.float32)
 
 
 def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: float | Hit | None) -> None:
