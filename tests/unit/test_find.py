@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from earmark_client.audio import find
-from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
+from earmark_client.audio.find import FindProblem, FoundSound, PassedOver, find_sounds
 from earmark_shared.errors import UnreadableAudioError, UnsafePathError
 
 
@@ -159,3 +159,34 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
 def test_a_path_that_cannot_be_looked_at_is_named(folder):
     (found,) = find_sounds([folder / ("x" * 300)])
     assert isinstance(found.error, UnreadableAudioError)
+
+
+def test_an_unlistable_folder_that_a_deep_pattern_leads_into_is_named(folder, monkeypatch):
+    listdir = os.listdir
+
+    def refuse(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "no")
+        return listdir(path)
+
+    monkeypatch.setattr(find.os, "listdir", refuse)
+    for pattern in ("**/*.wav", "b/**/*.opus", "?/d*/**/x.opus", "**/deep/x.opus"):
+        assert set(problems(find_sounds([folder / pattern]))) == {"deep"}, pattern
+    assert not problems(find_sounds([folder / "a" / "**" / "*.mp3"]))
+
+
+def test_sound_of_other_formats_is_passed_over_and_told(folder):
+    (folder / "song.M4A").write_bytes(b"x")
+    (folder / "b" / "old.wma").write_bytes(b"x")
+    (folder / "link.m4a").symlink_to(folder / "song.M4A")
+    (folder / "dir.caf").mkdir()
+    found = list(find_sounds([folder]))
+    assert [one.path.name for one in found if isinstance(one, PassedOver)] == ["old.wma", "song.M4A"]
+    assert not problems(found)
+    assert [one for one in find_sounds([folder / "**" / "*.wma"]) if isinstance(one, PassedOver)]
+    assert names(find_sounds([folder / "song.M4A"]), folder) == ["song.M4A"]  # named outright: its content decides
+
+
+def test_a_pattern_that_matches_other_formats_alone_matches_no_sound(folder):
+    (folder / "song.m4a").write_bytes(b"x")
+    assert "matches no sound file" in str(problems(find_sounds([folder / "*.m4a"]))["*.m4a"])

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
+OTHER_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "aac", "ac3", "amr", "ape", "au", "caf", "dff", "dsf", "dts", "m4a", "m4b", "mka", "mp2", "mp4", "mpc", "ra"),
+        *("snd", "spx", "tta", "voc", "w64", "wma", "wv"),
+    )
+)
+"""What holds sound, too, and is not read."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,21 @@ class FindProblem:
 
     path: Path
     error: AudioError
+    is_folder: bool = False
+    """It is a folder, and what lies below is not known."""
 
 
-def find_sounds(paths: Iterable[str | Path]) -> Iterator[FoundSound | FindProblem]:
+@dataclass(frozen=True)
+class PassedOver:
+    """A sound file, by its name, of a format that is not read; it was not named itself."""
+
+    path: Path
+
+
+Found = FoundSound | FindProblem | PassedOver
+
+
+def find_sounds(paths: Iterable[str | Path]) -> Iterator[Found]:
     """Every sound under `paths`, in order, each folder's sorted.
 
     A folder gives its files with a sound's suffix, subfolders included, links never followed. A file named outright is given
@@ -81,20 +101,20 @@ def _judged(path: Path, root: Path, status: os.stat_result) -> FoundSound | Find
     return FindProblem(path, UnsafePathError(f"{name}: is not a plain file", hint="only plain files can be added"))
 
 
-def _matches(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+def _matches(pattern: Path) -> Iterator[Found]:
     """What a pattern matches: folders are searched, files with a sound's suffix taken."""
     text = os.fspath(pattern)
     was_found = False
     if glob.has_magic(text):
         for found in _matches_at_any_depth(pattern) if "**" in pattern.parts else _matches_at_its_depth(pattern):
-            was_found = True
+            was_found |= not isinstance(found, PassedOver)
             yield found
     if not was_found:
         reason = "matches no sound file" if glob.has_magic(text) else "no such file or folder"
         yield FindProblem(pattern, UnreadableAudioError(f"{display_name(pattern)}: {reason}", hint="check the spelling"))
 
 
-def _matches_at_its_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+def _matches_at_its_depth(pattern: Path) -> Iterator[Found]:
     root = _fixed_part(pattern)
     real_root = Path(os.path.realpath(root))
     for match in map(Path, sorted(glob.glob(os.fspath(pattern)))):  # noqa: PTH207  keeps a relative pattern relative
@@ -104,12 +124,14 @@ def _matches_at_its_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
             yield from _member(match, root)
 
 
-def _matches_at_any_depth(pattern: Path) -> Iterator[FoundSound | FindProblem]:
+def _matches_at_any_depth(pattern: Path) -> Iterator[Found]:
     """`**` by our own walk: glob's follows links, round and round."""
     root = _fixed_part(pattern)
     wanted = pattern.relative_to(root).parts
     for found in _in_folder(root, root):
-        if _fits(found.path.relative_to(root).parts, wanted):
+        parts = found.path.relative_to(root).parts
+        is_unknown = isinstance(found, FindProblem) and found.is_folder
+        if _fits_below(parts, wanted) if is_unknown else _fits(parts, wanted):
             yield found
 
 
@@ -122,6 +144,13 @@ def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
+def _fits_below(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether something below a folder may match a pattern."""
+    if not parts or not wanted:
+        return bool(wanted)
+    return wanted[0] == "**" or (fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits_below(parts[1:], wanted[1:]))
+
+
 def _fixed_part(pattern: Path) -> Path:
     """The folder before the first wildcard."""
     fixed = Path()
@@ -132,7 +161,7 @@ def _fixed_part(pattern: Path) -> Path:
     return fixed
 
 
-def _in_folder(folder: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
+def _in_folder(folder: Path, root: Path) -> Iterator[Found]:
     """Depth first, names sorted; a folder that can't be listed is a problem, the rest goes on."""
     waiting: list[Path] = []
     yield from _listed(folder, waiting)
@@ -151,12 +180,12 @@ def _listed(folder: Path, waiting: list[Path]) -> Iterator[FindProblem]:
         names = sorted(os.listdir(folder), key=os.fsencode, reverse=True)  # noqa: PTH208  names, not paths, are sorted and joined
     except OSError:
         error = UnreadableAudioError(f"{display_name(folder)}: this folder can't be listed", hint="check its permissions")
-        yield FindProblem(folder, error)
+        yield FindProblem(folder, error, is_folder=True)
         return
     waiting.extend(folder / name for name in names)
 
 
-def _member(path: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
+def _member(path: Path, root: Path) -> Iterator[Found]:
     """What a pattern's match gives: mostly itself, a folder all that is below it."""
     try:
         status = os.lstat(path)
@@ -165,7 +194,7 @@ def _member(path: Path, root: Path) -> Iterator[FoundSound | FindProblem]:
     yield from _in_folder(path, root) if stat.S_ISDIR(status.st_mode) else _entry(path, root, status)
 
 
-def _entry(path: Path, root: Path, status: os.stat_result) -> Iterator[FoundSound | FindProblem]:
+def _entry(path: Path, root: Path, status: os.stat_result) -> Iterator[Found]:
     """What an entry that is no folder gives: itself, or nothing."""
     if stat.S_ISLNK(status.st_mode):
         yield from _link_problem(path, root)
@@ -176,6 +205,8 @@ def _entry(path: Path, root: Path, status: os.stat_result) -> Iterator[FoundSoun
             yield FindProblem(path, error)
         else:
             yield _judged(path, root, status)
+    elif path.suffix.lower() in OTHER_SUFFIXES and stat.S_ISREG(status.st_mode):
+        yield PassedOver(path)
 
 
 def _link_problem(path: Path, root: Path) -> Iterator[FindProblem]:
