@@ -87,6 +87,7 @@ class Known:
 
     path: Path
     content_sha256: str
+    recorded_at_s: float
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class Ingest:
             steps.add(Refused(path, error, taken))
         else:  # not before the file is closed: that may find that it changed meanwhile
             if taken is None:
-                self._put(Known(path, content_sha256))
+                self._put(Known(path, content_sha256, stream.status.st_mtime))
             elif not self._stop.is_set():
                 steps.add(Finished(taken, stream.duration_s))
 

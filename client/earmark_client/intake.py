@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_client.audio.find import FindProblem, FoundSound, find_sounds
+from earmark_client.audio.find import FindProblem, FoundSound, PassedOver, find_sounds
 from earmark_client.audio.opening import is_gone
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
 from earmark_client.labelling import best_rows, stored_best
 from earmark_client.model.head import quantize_output
 from earmark_client.naming import absolute
 from earmark_client.store.database import ClipRow, names_of
+from earmark_client.tally import AddProgress, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,56 +32,15 @@ if TYPE_CHECKING:
     from earmark_client.describe import Floats, Model
     from earmark_client.ingest import Event
     from earmark_client.labelling import LabelSet
+    from earmark_client.records import Clip
     from earmark_client.store.blocks import Rows
     from earmark_client.store.database import Database
+    from earmark_client.tally import AddReport
     from earmark_shared.errors import EarmarkError
 
 COMMIT_SEGMENTS = 4096
 COMMIT_S = 0.5
 """A transaction closes after so many segments or seconds: what a crash can cost."""
-
-
-@dataclass(frozen=True)
-class AddProgress:
-    """How far an `add` has come."""
-
-    done_files: int
-    total_files: int
-    sound_s: float
-    """Seconds of new sound so far."""
-    elapsed_s: float
-    current: str
-    """The path of the file that was last finished."""
-
-
-@dataclass(frozen=True)
-class AddReport:
-    """What an `add` did."""
-
-    added: int
-    known: int
-    moved: int
-    problems: tuple[tuple[str, EarmarkError], ...]
-    sound_s: float
-    seconds: float
-
-
-@dataclass
-class Tally:
-    """An `AddReport` in the making."""
-
-    total_files: int
-    added: int = 0
-    known: int = 0
-    moved: int = 0
-    sound_s: float = 0.0
-    current: str = ""
-    problems: list[tuple[str, EarmarkError]] = field(default_factory=list)
-
-    @property
-    def done_files(self) -> int:
-        """Files that are through, one way or the other."""
-        return self.added + self.known + self.moved + len(self.problems)
 
 
 class Intake:
@@ -94,7 +53,7 @@ class Intake:
         self._labels = labels
         self._clips: dict[str, int] = {}
         self._best: dict[int, Floats] = {}
-        self._waiting: dict[str, list[Path]] = {}
+        self._waiting: dict[str, list[Known]] = {}
         self._refused: dict[str, EarmarkError] = {}
         self._batches: list[tuple[int, Batch]] = []
         self._finished: list[Finished] = []
@@ -118,8 +77,7 @@ class Intake:
             if on_progress:
                 elapsed_s = time.monotonic() - started_s
                 on_progress(AddProgress(tally.done_files, tally.total_files, tally.sound_s, elapsed_s, tally.current))
-        seconds = time.monotonic() - started_s
-        return AddReport(tally.added, tally.known, tally.moved, tuple(tally.problems), tally.sound_s, seconds)
+        return tally.report(time.monotonic() - started_s)
 
     def _fill(self, events: Iterator[Event], tally: Tally) -> bool:
         """Apply events until it is time to commit; False when there are no more."""
@@ -153,7 +111,7 @@ class Intake:
     def _begin(self, event: Begun) -> None:
         stored = self._database.clip_by_hash(event.content_sha256)
         if stored is not None:
-            self._add_path(stored.id, event.path)
+            self._add_path(self._database.clip(stored.id), event.path)
             self._clips[event.content_sha256] = stored.id
             self._best[stored.id] = stored_best(self._database, self._model, self._labels, stored.id)
             return
@@ -175,27 +133,29 @@ class Intake:
         if refusal is not None:
             tally.problems.append((str(event.path), refusal))
         elif stored is not None and stored.is_ready:
-            self._meet(stored.id, event.path, tally)
+            self._meet(stored.id, event, tally)
         else:  # another lane has taken it on: wait for how that ends
-            self._waiting.setdefault(event.content_sha256, []).append(event.path)
+            self._waiting.setdefault(event.content_sha256, []).append(event)
 
-    def _meet(self, clip_id: int, path: Path, tally: Tally) -> None:
-        """Count a path of a stored clip, be it known, new or the one it moved to."""
-        has_moved = self._add_path(clip_id, path)
-        tally.current = str(path)
+    def _meet(self, clip_id: int, event: Known, tally: Tally) -> None:
+        """Count a path of a stored clip, be it known, new or the one it moved to; the clip's date is its first file's."""
+        clip = self._database.clip(clip_id)
+        has_moved = self._add_path(clip, event.path)
+        if str(event.path) in clip.paths[:1] and clip.recorded_at_s != event.recorded_at_s:
+            self._database.set_recorded_at(clip_id, event.recorded_at_s)
+        tally.current = str(event.path)
         tally.moved += has_moved
         tally.known += not has_moved
 
-    def _add_path(self, clip_id: int, path: Path) -> bool:
+    def _add_path(self, clip: Clip, path: Path) -> bool:
         """Give a stored clip one more path; paths that are gone from the disk give way: then the file has moved."""
-        paths = self._database.clip(clip_id).paths
-        if str(path) in paths:
+        if str(path) in clip.paths:
             return False
-        gone = [old for old in paths if is_gone(old)]
+        gone = [old for old in clip.paths if is_gone(old)]
         for old in gone:
             self._database.remove_path(old)
-        self._database.add_path(clip_id, str(path))
-        self._database.set_names(clip_id)
+        self._database.add_path(clip.id, str(path))
+        self._database.set_names(clip.id)
         return bool(gone)
 
     def _take_back(self, event: Refused, tally: Tally) -> None:
@@ -203,7 +163,7 @@ class Intake:
         if event.content_sha256 is None:
             return
         self._refused[event.content_sha256] = event.error
-        tally.problems += [(str(path), event.error) for path in self._waiting.pop(event.content_sha256, [])]
+        tally.problems += [(str(known.path), event.error) for known in self._waiting.pop(event.content_sha256, [])]
         clip_id = self._forget(event.content_sha256)
         if clip_id is not None:
             self._database.remove_clip(clip_id)
@@ -234,9 +194,11 @@ class Intake:
         clip = self._database.clip(clip_id)
         self._database.finish_clip(clip_id, duration_s=event.duration_s, names=names_of(clip.paths))
         tally.added += 1
+        best = self._best.get(clip_id)
+        tally.silent += best is None or not len(best)  # no segment was kept
         tally.current = clip.paths[0] if clip.paths else ""
-        for path in self._waiting.pop(event.content_sha256, []):
-            self._meet(clip_id, path, tally)
+        for known in self._waiting.pop(event.content_sha256, []):
+            self._meet(clip_id, known, tally)
 
     def _best_labels(self, clip_id: int) -> list[tuple[str, float]]:
         best = self._best.pop(clip_id, None)
@@ -281,7 +243,8 @@ def add_sounds(
     """Find the sounds under `paths`, read them and store them; the caller holds the home's lock."""
     found = list(find_sounds(dict.fromkeys(map(absolute, paths))))
     files = [(sound.path, sound.root) for sound in found if isinstance(sound, FoundSound)]
-    tally = Tally(len(found))
+    passed_over = sum(isinstance(sound, PassedOver) for sound in found)
+    tally = Tally(len(found) - passed_over, passed_over=passed_over)
     tally.problems = [(str(problem.path), problem.error) for problem in found if isinstance(problem, FindProblem)]
     ingest = Ingest(model, labels, _claims(database, model.base_version), jobs=jobs)
     with closing(ingest.run(files)) as events:

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from earmark_client.intake import AddProgress, AddReport
     from earmark_client.models import UseReport
     from earmark_client.store.home import Home, Older
     from earmark_client.store.keys import Secret
+    from earmark_client.tally import AddProgress, AddReport
     from earmark_client.updating import UpdateProgress
     from earmark_shared.release import Release
 

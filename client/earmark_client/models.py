@@ -26,10 +26,10 @@ from earmark_shared.errors import ModelError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from earmark_client.intake import AddProgress
     from earmark_client.records import Clip
     from earmark_client.store.database import Database
     from earmark_client.store.home import Home
+    from earmark_client.tally import AddProgress
     from earmark_shared.errors import EarmarkError
 
 IMPORTED = "imported"

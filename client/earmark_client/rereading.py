@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client.ingest import Claims, Ingest
-from earmark_client.intake import Intake, Tally
+from earmark_client.intake import Intake
 from earmark_client.labelling import LabelSet
+from earmark_client.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from earmark_client.describe import Model
     from earmark_client.ingest import Begun, Finished, Known, Refused
-    from earmark_client.intake import AddProgress, AddReport
     from earmark_client.records import Clip
     from earmark_client.store.database import Database
+    from earmark_client.tally import AddProgress, AddReport
 
 
 class _Wanted(Claims):

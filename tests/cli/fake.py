@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from earmark_client.records import Answer, Clip, Evidence, Hit, Label, Removal, Segment
+from earmark_client.tally import AddReport
 from earmark_shared.errors import DamagedAudioError
 
 CLIP = Clip(7, "ab" * 32, ("/music/a.wav",), 75.0, 44100, 2, 1_700_000_000.0, 1_600_000_000.0)
@@ -30,6 +31,7 @@ class FakeLibrary:
         self.calls = []
         self.answer = Answer((HIT,), None, "v")
         self.problems = ()
+        self.silent = self.passed_over = 0
         self.raises = None
 
     def add(self, paths, *, on_progress=None, jobs=None):
@@ -37,7 +39,7 @@ class FakeLibrary:
             raise self.raises
         self.calls.append(("add", paths, jobs))
         on_progress(SimpleNamespace(done_files=1, total_files=2, sound_s=60.0, elapsed_s=0.5, current="/x/a.wav"))
-        return SimpleNamespace(added=2, known=1, moved=0, problems=self.problems, sound_s=75.0, seconds=0.5)
+        return AddReport(2, 1, 0, self.problems, 75.0, 0.5, self.silent, self.passed_over)
 
     is_outdated = False
 

@@ -150,6 +150,19 @@ def test_add_names_each_problem_with_reason_and_remedy_and_ends_with_20(earmark,
     ]
 
 
+def test_add_tells_what_it_passed_over_and_what_nobody_will_find(earmark, library):
+    library.silent, library.passed_over = 1, 3
+    code, _, err = earmark("add", "/x")
+    assert code == 0
+    assert err.splitlines() == [
+        "3 sound files of other formats passed over; Earmark reads WAV, FLAC, Ogg Vorbis or Opus, MP3 or AIFF",
+        "1 clip with nothing loud enough to hear: no search finds what is so quiet",
+        "added 2 clips, 1 known already",
+    ]
+    told = json.loads(earmark("add", "/x", "--json")[1])
+    assert (told["added"], told["silent"], told["passed_over"]) == (2, 1, 3)
+
+
 @pytest.mark.parametrize("path", ["/x/a\nb.wav", os.fsdecode(b"/x/caf\xe9.wav"), "/x/\u202ea.wav"])
 def test_an_odd_name_is_told_once(earmark, library, path):
     shown = display_name(path)

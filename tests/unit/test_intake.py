@@ -11,11 +11,12 @@ from tests.support.homes import new_database
 
 from earmark_client.audio.decode import SoundInfo
 from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
-from earmark_client.intake import Intake, Tally
+from earmark_client.intake import Intake
 from earmark_client.model.head import Vectors
 from earmark_client.models import is_there
 from earmark_client.naming import find_places
 from earmark_client.records import Correction, Label
+from earmark_client.tally import Tally
 from earmark_shared.errors import DamagedAudioError
 
 INFO = SoundInfo(16_000, 1, "WAV")
@@ -123,7 +124,7 @@ def test_a_refusal_takes_back_what_waits_to_be_written(intake, database):
 def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(intake, database):
     closed, copy = Path("/" + "x" * 300), Path("/copy.wav")
     report = stored(intake, whole(closed, "a"))
-    again = stored(intake, [Known(copy, "a")])
+    again = stored(intake, [Known(copy, "a", 6.0)])
     assert (report.added, again.known, again.moved) == (1, 1, 0)
     clip = database.clips()[0]
     assert set(clip.paths) == {str(closed), str(copy)}
@@ -154,14 +155,14 @@ def test_what_people_said_of_a_file_outlives_its_editing_and_goes_with_its_folde
     stored(intake, whole(Path("/r/a.wav"), "new"))
     assert [clip.paths for clip in database.clips()] == [("/r/a.wav (replaced 012345)",), ("/r/a.wav",)]
     assert list(find_places(database, "/r")) == [1, 2]
-    report = stored(intake, [Known(Path("/r/a.wav"), "0123456789")])  # and back again
+    report = stored(intake, [Known(Path("/r/a.wav"), "0123456789", 6.0)])  # and back again
     assert report.moved == 1
     assert [clip.paths for clip in database.clips()] == [("/r/a.wav",)]
 
 
 def test_a_file_that_moved_to_make_room_keeps_its_clip(intake, database):
     stored(intake, whole(Path("/r/rec.wav"), "old"))
-    report = stored(intake, [*whole(Path("/r/rec.wav"), "new"), Known(Path("/r/rec.1.wav"), "old")])
+    report = stored(intake, [*whole(Path("/r/rec.wav"), "new"), Known(Path("/r/rec.1.wav"), "old", 6.0)])
     assert (report.added, report.moved) == (1, 1)
     assert [(clip.id, clip.paths) for clip in database.clips()] == [(1, ("/r/rec.1.wav",)), (2, ("/r/rec.wav",))]
 
@@ -176,7 +177,7 @@ def test_a_clip_without_any_path_from_an_older_version_is_forgotten(intake, data
 
 def test_a_renamed_file_is_found_by_its_new_name_alone(intake, database):
     stored(intake, whole(Path("/r/REC001.wav"), "a"))
-    report = stored(intake, [Known(Path("/r/grandma laughing.wav"), "a")])
+    report = stored(intake, [Known(Path("/r/grandma laughing.wav"), "a", 6.0)])
     assert report.moved == 1
     assert database.search_words("grandma laughing") == [1]
     assert database.search_words("REC001") == []
@@ -186,7 +187,9 @@ def test_a_file_is_found_by_each_of_its_names(intake, database, tmp_path):
     first, second, third = (tmp_path / f"{name}.wav" for name in ("ring", "bell", "chime"))
     for path in (first, second, third):
         path.touch()
-    stored(intake, [begun(first, "a"), Known(second, "a"), Encoded("a", batch()), Finished("a", 1.0), Known(third, "a")])
+    stored(
+        intake, [begun(first, "a"), Known(second, "a", 6.0), Encoded("a", batch()), Finished("a", 1.0), Known(third, "a", 6.0)]
+    )
     assert [database.search_words(path.stem) for path in (first, second, third)] == [[1], [1], [1]]
     stored(intake, whole(third, "b"))  # edited in place
     assert [database.search_words(path.stem) for path in (first, second, third)] == [[1], [1], [2]]
@@ -198,3 +201,35 @@ def test_an_interrupted_file_that_moved_goes_on_under_its_new_path(intake, datab
     assert (report.added, report.known, report.moved) == (1, 0, 0)
     assert [clip.paths for clip in database.clips()] == [("/r/new.wav",)]
     assert database.search_words("new") == [1]
+
+
+def test_a_corrected_date_is_taken_over(intake, database):
+    stored(intake, whole(Path("/r/a.wav"), "a"))
+    report = stored(intake, [Known(Path("/r/a.wav"), "a", 99.0)])
+    assert (report.known, database.clips()[0].recorded_at_s) == (1, 99.0)
+
+
+def test_a_copy_s_date_is_not_the_clip_s(intake, database, tmp_path):
+    first, second = tmp_path / "a.wav", tmp_path / "b.wav"
+    first.touch()
+    second.touch()
+    stored(intake, [*whole(first, "a"), Known(second, "a", 7.0)])
+    stored(intake, [Known(second, "a", 8.0)])
+    assert [(clip.paths, clip.recorded_at_s) for clip in database.clips()] == [((str(first), str(second)), 6.0)]
+
+
+def test_what_is_too_quiet_to_be_found_is_counted(intake, database):
+    events = [begun(Path("/r/hush.wav"), "h"), Finished("h", 1.0), *whole(Path("/r/a.wav"), "a")]
+    report = stored(intake, events)
+    assert (report.added, report.silent) == (2, 1)
+    assert stored(intake, [Known(Path("/r/hush.wav"), "h", 6.0)]).silent == 0
+
+
+def test_a_clip_that_went_on_is_silent_only_if_nothing_of_it_was_stored(intake, database, monkeypatch):
+    kept = {}
+    monkeypatch.setattr("earmark_client.intake.stored_best", lambda _database, _model, _labels, clip_id: kept[clip_id])
+    stored(intake, [begun(Path("/r/a.wav"), "a"), begun(Path("/r/b.wav"), "b")])
+    kept.update({1: np.ones((1, 1), np.float32), 2: np.empty((0, 1), np.float32)})
+    again = Intake(database, MODEL, LABELS)
+    events = [begun(Path("/r/a.wav"), "a"), begun(Path("/r/b.wav"), "b"), Finished("a", 1.0), Finished("b", 1.0)]
+    assert stored(again, events).silent == 1

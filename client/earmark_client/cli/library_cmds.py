@@ -15,10 +15,10 @@ from earmark_client.naming import absolute
 from earmark_shared.errors import AudioError, DiskFullError, HomeInUseError
 
 if TYPE_CHECKING:
-    from earmark_client.intake import AddReport
     from earmark_client.library import Library
     from earmark_client.records import Answer, Query
     from earmark_client.store.keys import Secret
+    from earmark_client.tally import AddReport
 
 TAKEN_OVER = "this Earmark brings a newer model: from now on it answers"
 OUTDATED = "an older model answered; the newer one takes over when sounds are added, or now: earmark model use base"
@@ -231,14 +231,19 @@ def _new_unlock(session: Session, is_passphrase: bool) -> Secret:  # noqa: FBT00
 
 
 def _report_add(session: Session, report: AddReport, *, as_json: bool) -> int:
-    from earmark_client.audio.opening import display_name
+    from earmark_client.audio.opening import CONTAINERS, display_name
 
     for path, problem in report.problems:
         message, name = str(problem), display_name(path)
         session.output.problem(message if name in message else f"{name}: {message}", problem.hint)
     numbers = {"added": report.added, "known": report.known, "moved": report.moved, "problems": len(report.problems)}
+    apart = {"silent": report.silent, "passed_over": report.passed_over}
     if as_json:
-        session.output.records([numbers | {"sound_s": round(report.sound_s, 3), "seconds": round(report.seconds, 3)}])
+        session.output.records([numbers | apart | {"sound_s": round(report.sound_s, 3), "seconds": round(report.seconds, 3)}])
+    if report.passed_over:
+        session.output.note(f"{count(report.passed_over, 'sound file')} of other formats passed over; Earmark reads {CONTAINERS}")
+    if report.silent:
+        session.output.note(f"{count(report.silent, 'clip')} with nothing loud enough to hear: no search finds what is so quiet")
     moved = f", {report.moved} moved" if report.moved else ""
     session.output.note(f"added {count(report.added, 'clip')}, {report.known} known already{moved}")
     session.log("add.done", **numbers, sound_s=report.sound_s, seconds=report.seconds)

@@ -24,7 +24,7 @@ import click
 from earmark_shared.errors import DiskFullError, StoreError
 
 if TYPE_CHECKING:
-    from earmark_client.intake import AddProgress
+    from earmark_client.tally import AddProgress
 
 BAR_CELLS = 24
 BOLD, RED, YELLOW, PLAIN = "\033[1m", "\033[31m", "\033[33m", "\033[0m"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ MOST_JOBS = 1_024
 """The most hits that a search can be asked for, and files worked on at the same time."""
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A day or a moment of ISO 8601, as Unix time (s); local time where it names no zone."""
 
     name = "date"
@@ -35,7 +36,7 @@ class Moment(click.ParamType):
 class Number(click.FloatRange):
     """A number within bounds; `nan` and `inf`, which Python takes for numbers, are none."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  click's own
         """Return the number."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):

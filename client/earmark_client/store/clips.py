@@ -47,6 +47,10 @@ class ClipStore(Connection):
         self._write("INSERT OR IGNORE INTO described (clip_id, model) VALUES (?, ?)", (clip_id, self.model_id(version)))
         self._write("INSERT OR REPLACE INTO words (rowid, names, corrections) VALUES (?, ?, '')", (clip_id, names))
 
+    def set_recorded_at(self, clip_id: int, recorded_at_s: float) -> None:
+        """Take over another date of the clip's file (Unix time)."""
+        self._write("UPDATE clips SET recorded_at_s = ? WHERE id = ?", (recorded_at_s, clip_id))
+
     def clip_by_hash(self, content_sha256: str) -> StoredClip | None:
         """The clip with these file bytes, pending or ready."""
         row = self._first("SELECT id, state, model_version FROM clips WHERE content_sha256 = ?", (content_sha256,))
