@@ -409,3 +409,12 @@ def test_what_else_hides_behind_a_tag_is_refused(decoder, tmp_path):
     for name, hidden in (("a", sound_bytes(tmp_path, "wav")), ("b", b"fLaC"), ("c", b"")):
         (tmp_path / name).write_bytes(ID3 + hidden)
         refused(decoder, tmp_path / name, AudioError)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ULAW", "ALAW"])
+def test_wav_of_every_telephone_is_read_and_held_to_its_length(decoder, tmp_path, subtype):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, noise(1.0, rate_hz=8_000), 8_000, subtype=subtype)
+    assert abs(decoded(decoder, path)[0].size / 16_000 - 1.0) < 0.1
+    os.truncate(path, path.stat().st_size // 2)
+    refused(decoder, path, DamagedAudioError, "nothing of it is stored")

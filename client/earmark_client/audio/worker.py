@@ -114,7 +114,8 @@ def answer_file(channel: socket.socket, descriptor: int) -> None:
         for block in waveforms(sound):
             if block.size:
                 send(channel, BLOCK, memoryview(block).cast("B"))
-        if is_cut_short(descriptor, container, sound.frames, sound.tell()):
+        decoded = sound.tell() if container in {b"FLAC", b"MP3"} else 0  # GSM in WAV can't be asked
+        if is_cut_short(descriptor, container, sound.frames, decoded):
             raise FaultError(TRUNCATED)
     send(channel, END, b"")
 
@@ -193,7 +194,7 @@ def mixed_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def is_cut_short(descriptor: int, container: bytes, declared: int, decoded: int) -> bool:
-    """Whether the file ends before the sound that its header or its last page promises."""
+    """Whether the file ends before the sound that its header or its last page promises; `decoded` frames matter in FLAC and MP3 only."""
     size = os.fstat(descriptor).st_size
     if container == b"MP3" and not _tells_its_length(descriptor):
         return False  # the decoder guessed from the file's size, its tags included
