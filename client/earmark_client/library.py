@@ -22,7 +22,7 @@ from earmark_client.describe import Model
 from earmark_client.hits import HitMaker
 from earmark_client.labelling import LabelSet
 from earmark_client.model.bundle import Bundle
-from earmark_client.naming import find_clip, find_places
+from earmark_client.naming import find_all_places, find_clip
 from earmark_client.records import Answer, Clip, Hit, Label, Query, Removal, Segment, Status
 from earmark_client.shelf import Shelf
 from earmark_client.store.home import change_secret, create_home, erase_home, open_home
@@ -206,10 +206,7 @@ class Library:
         Raises:
             NotInLibraryError: one of them is not there; then nothing is forgotten.
         """
-        chosen: dict[int, set[str]] = {}
-        for target in targets:
-            for clip_id, paths in find_places(self._database, target).items():
-                chosen.setdefault(clip_id, set()).update(paths)
+        chosen = find_all_places(self._database, targets)
         with self._home.lock(), self._database.transaction():
             forgotten = self._database.forget_places(chosen)
         return Removal(forgotten, len(chosen) - forgotten)

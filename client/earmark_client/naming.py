@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from earmark_shared.errors import NotInLibraryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from earmark_client.records import Clip
     from earmark_client.store.database import Database
 
@@ -54,6 +56,15 @@ def find_places(database: Database, target: str) -> dict[int, set[str]]:
                 return there
     clip = find_clip(database, target)
     return {clip.id: set(clip.paths)}
+
+
+def find_all_places(database: Database, targets: Iterable[str]) -> dict[int, set[str]]:
+    """The same of several targets; NotInLibraryError if one of them is not there."""
+    chosen: dict[int, set[str]] = {}
+    for target in targets:
+        for clip_id, paths in find_places(database, target).items():
+            chosen.setdefault(clip_id, set()).update(paths)
+    return chosen
 
 
 def _by_number(database: Database, text: str) -> Clip | None:

@@ -143,12 +143,12 @@ def run_rounds(folder: Path, *, rounds: int, flower_port: int | None) -> None:
     from earmark_server.rounds import check_believed, check_rounds  # noqa: PLC0415  so does this
 
     authority = open_authority(folder.absolute())
-    check_believed(authority, _repository(folder))
     port = flower_port or authority.settings.flower_port
     if port is None:
         raise SettingsError("the server's port is chosen when it starts", hint="say where nodes connect: --flower-port")
     _banner(is_lab=authority.settings.is_lab)
     check_rounds(authority.places.folder)
+    check_believed(authority, _repository(folder))
     node.run_rounds(authority, port, rounds=rounds, tell=click.echo, warn=lambda line: click.echo(line, err=True))
 
 
