@@ -241,9 +241,7 @@ class Library:
         erase_home(self._home.folder, self._secret)
 
     def update(self, release: Release, *, on_progress: Callable[[UpdateProgress], None] | None = None) -> None:
-        """Put a released head in force that `federation.releases` has fetched; searches go on meanwhile.
-
-        Interrupted, it goes on where it was when it is called again.
+        """Put a released head in force that `federation.releases` has fetched; searches go on meanwhile, and called again it goes on.
 
         Raises:
             ModelError: it is not what was fetched, or for another base model; nothing has changed.
