@@ -196,6 +196,12 @@ def test_a_number_that_is_none_or_beyond_all_bounds_is_refused(earmark, library,
     assert library.calls == []
 
 
+@pytest.mark.parametrize("option", [("--at", "nan"), ("--review", "--limit", "9" * 20)])
+def test_so_it_is_where_clips_are_labelled(earmark, library, option):
+    assert earmark("label", "1", "dog", *option)[0] == 2
+    assert library.calls == []
+
+
 def test_a_setting_beyond_all_bounds_means_the_most_there_can_be(earmark, library, monkeypatch):
     monkeypatch.setenv("EARMARK_LIMIT", "9" * 20)
     monkeypatch.setenv("EARMARK_JOBS", "9" * 20)

@@ -5,23 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.support.calibrations import CALIBRATION
 
 from earmark_client import candidates
 from earmark_client.candidates import NOTHING, choose_pools
 from earmark_client.catalogue import Catalogue
-from earmark_client.model.calibration import Calibration
 from earmark_client.records import Correction
 from earmark_client.search import Target
 
-CALIBRATION = Calibration(
-    text_slope=1.0,
-    text_offset=0.0,
-    text_similarity=0.0,
-    example_slope=20.0,
-    example_offset=-10.0,
-    word_weight=0.9,
-    threshold=0.5,
-)
 TEXT = SimpleNamespace(vector=np.ones(3, np.float32), similarity=1.0, background=None)
 
 

@@ -4,26 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.support.calibrations import CALIBRATION
 
 from earmark_client.describe import Model
 from earmark_client.labelling import BEST, LabelSet, best_of_three, best_rows, taught_vectors
 from earmark_client.library import BASE_MODEL
 from earmark_client.model.bundle import Bundle
-from earmark_client.model.calibration import Calibration
 from earmark_client.model.labeler import LEAST_LISTED
 from earmark_client.records import Label
 from earmark_client.store.database import LabelRow
 from earmark_shared.errors import NotInLibraryError
-
-CALIBRATION = Calibration(
-    text_slope=1.0,
-    text_offset=0.0,
-    text_similarity=0.0,
-    example_slope=20.0,
-    example_offset=-10.0,
-    word_weight=0.9,
-    threshold=0.5,
-)
 
 
 class FakeLabeler:

@@ -11,6 +11,7 @@ import click
 from earmark_client.cli import views
 from earmark_client.cli.library_cmds import json_option
 from earmark_client.cli.output import count, examples
+from earmark_client.cli.params import MOST_HITS, Number
 from earmark_client.cli.session import Session
 from earmark_client.naming import absolute
 
@@ -44,9 +45,9 @@ class LabelOptions(TypedDict):
 @click.argument("name", required=False)
 @click.option("--not", "absent", metavar="NAME", help="Say that this is not to be heard there.")
 @click.option("--forget", "withdrawn", metavar="NAME", help="Take back what you said by this name, yes or no.")
-@click.option("--at", "at_s", type=click.FloatRange(min=0), help="Only the moment at this second, not the whole clip.")
+@click.option("--at", "at_s", type=Number(min=0), help="Only the moment at this second, not the whole clip.")
 @click.option("--review", "is_review", is_flag=True, help="Go through the least certain labels: yes, no, skip or quit.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many --review goes through.")
+@click.option("--limit", type=click.IntRange(1, MOST_HITS), default=20, show_default=True, help="How many --review goes through.")
 @click.pass_obj
 def label(session: Session, /, clip: str | None, name: str | None, **options: Unpack[LabelOptions]) -> None:
     """Say what is, or is not, to be heard in a clip.
