@@ -90,10 +90,9 @@ def _take_off(database: Database, model: Model, name: str) -> None:
     """Take a label off all clips; where it is also the model's own, it goes back on those that the list in force gives it."""
     database.drop_label(name)
     if name in model.labeler.label_list().names:
-        for clip_id, labels in list(relabel(database, model)):
-            score = dict(labels).get(name)
-            if score is not None:
-                database.add_labels({clip_id: [(name, score)]}, model_version=model.version)
+        given = {clip_id: dict(labels) for clip_id, labels in relabel(database, model)}
+        again = {clip_id: [(name, labels[name])] for clip_id, labels in given.items() if name in labels}
+        database.add_labels(again, model_version=model.version)
 
 
 def describe_clip(shelf: Shelf, clip: Clip) -> list[tuple[Segment, tuple[Label, ...]]]:

@@ -90,7 +90,7 @@ class GridTransport:
     _met: set[bytes] = field(default_factory=set)
     """Every device that was connected at some time, and when the last of them came."""
     _newest_s: float = 0.0
-    _epoch_s: float = field(default_factory=lambda: time.time() - time.monotonic())
+    _epoch_s: float = 0.0
     """What turns the monotonic clock into Unix seconds as they were when the round began: a clock that is set moves no deadline."""
 
     def nodes(self) -> dict[bytes, int]:

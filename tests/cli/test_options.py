@@ -9,15 +9,7 @@ from datetime import datetime
 import pytest
 
 from earmark_client.cli import main as program
-from earmark_client.cli.session import Session
-from tests.cli.fake import CLIP, FakeLibrary
-
-
-@pytest.fixture
-def library(monkeypatch):
-    library = FakeLibrary()
-    monkeypatch.setattr(Session, "library", library.opened)
-    return library
+from tests.cli.fake import CLIP
 
 
 @pytest.fixture

@@ -17,22 +17,14 @@ from earmark_client.audio.opening import display_name
 from earmark_client.cli import library_cmds
 from earmark_client.cli import main as program
 from earmark_client.cli.output import Output, clock, progress_line, visible
-from earmark_client.cli.session import Session
 from earmark_client.records import Answer
 from earmark_shared.errors import DamagedAudioError, DiskFullError, HomeInUseError
-from tests.cli.fake import CLIP, HIT, FakeLibrary, damaged
+from tests.cli.fake import CLIP, HIT, damaged
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def library(monkeypatch):
-    library = FakeLibrary()
-    monkeypatch.setattr(Session, "library", library.opened)
-    return library
 
 
 @pytest.fixture
