@@ -290,7 +290,8 @@ def test_without_the_extra_the_remedy_is_named(checkpoints, earmark, monkeypatch
     monkeypatch.setitem(sys.modules, "transformers", None)
     code, _, told = earmark("model", "import", checkpoints / "ast", "--name", "mine")
     assert code == 10
-    assert "hint: in a clone of Earmark: pip install -c constraints.txt '.[device,train]'\n" in told  # no index has a package of ours
+    # A clone is named, since no package index has a package of ours.
+    assert "hint: in a clone of Earmark: pip install -c constraints.txt '.[device,train]'\n" in told
 
 
 def test_a_taken_name_and_a_missing_library_are_told(checkpoints, tmp_path, earmark):
