@@ -122,25 +122,17 @@ def clean_up(database: Database) -> None:
 
 
 def _describe(database: Database, older: Model, newer: Model) -> None:
-    """Make the newer model's vectors for every segment that has none, about a megabyte a transaction."""
-    ready = database.vector_ids("text", newer.base_version)
-    for block in database.blocks("encoder", older.base_version, pending=True):
-        missing = block.take(~np.isin(block.ids, ready))
-        if not len(missing.ids):
-            continue
-        if missing.scales is None:
-            raise ModelError("The stored encoder outputs have no scales.")
-        codes = missing.rows.astype(np.int8)
-        text, strength = newer.labeler.describe_text(dequantize_output(codes, missing.scales))
-        vectors: dict[str, Rows] = {
+    """Make the newer model's vectors for every segment that has none."""
+
+    def describe(block: Block) -> dict[str, Rows]:
+        codes, scales = block.int8()
+        text, strength = newer.labeler.describe_text(dequantize_output(codes, scales))
+        sound = database.fetch("sound", older.base_version, block.ids)
+        return {
             "text": text.astype(np.float16),
             "strength": strength[:, None],
-            "sound": _as_stored(database.fetch("sound", older.base_version, missing.ids)),
-            "encoder": (codes, missing.scales),
+            "sound": sound.rows if sound.scales is None else (sound.rows, sound.scales),
+            "encoder": (codes, scales),
         }
-        with database.transaction():
-            database.add_vectors(missing.ids, model_version=newer.base_version, vectors=vectors)
 
-
-def _as_stored(block: Block) -> Rows:
-    return block.rows if block.scales is None else (block.rows, block.scales)
+    updating.fill(database, ("encoder", older.base_version), newer.base_version, describe)

@@ -23,10 +23,11 @@ from earmark_client.store.home import MODELS_NAME
 from earmark_shared.errors import ModelError, NotInLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from earmark_client.describe import Floats, Model
+    from earmark_client.store.blocks import Block, Rows
     from earmark_client.store.database import Database
     from earmark_client.store.home import Home
     from earmark_shared.release import Release
@@ -181,21 +182,34 @@ def _switch(
 
 
 def _embed(database: Database, target: Model, on_progress: Callable[[UpdateProgress], None] | None) -> None:
-    """Make the target's text vectors for every segment that has none, about a megabyte a transaction."""
-    if target.correction is None:
+    """Make the target's text vectors for every segment that has none."""
+    correction = target.correction
+    if correction is None:
         return
-    ready = database.vector_ids("text", target.version)
-    total = len(database.vector_ids("text", target.base_version))
-    done = len(ready)
-    for block in database.blocks("text", target.base_version, pending=True):
+
+    def describe(base: Block) -> dict[str, Rows]:
+        codes, scales = database.fetch("encoder", target.base_version, base.ids).int8()
+        return {"text": correction.apply(codes, scales, base.rows.astype(np.float16)).astype(np.float16)}
+
+    fill(database, ("text", target.base_version), target.version, describe, on_progress)
+
+
+def fill(
+    database: Database,
+    source: tuple[str, str],
+    version: str,
+    describe: Callable[[Block], Mapping[str, Rows]],
+    on_progress: Callable[[UpdateProgress], None] | None = None,
+) -> None:
+    """Store what `describe` makes of each vector of `source`, a kind and a version, that has none by `version`: a block a transaction."""
+    ready = database.vector_ids("text", version)
+    done, total = len(ready), len(database.vector_ids(*source))
+    for block in database.blocks(*source, pending=True):
         missing = block.take(~np.isin(block.ids, ready))
         if len(missing.ids):
-            stored = database.fetch("encoder", target.base_version, missing.ids)
-            if stored.scales is None:
-                raise ModelError("The stored encoder outputs have no scales.")
-            text = target.correction.apply(stored.rows.astype(np.int8), stored.scales, missing.rows.astype(np.float16))
+            vectors = describe(missing)
             with database.transaction():
-                database.add_vectors(missing.ids, model_version=target.version, vectors={"text": text.astype(np.float16)})
+                database.add_vectors(missing.ids, model_version=version, vectors=vectors)
         done += len(missing.ids)
         if on_progress:
             on_progress(UpdateProgress(done, total))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from earmark_shared.errors import ModelError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -26,6 +28,12 @@ class Block:
     def float32(self) -> NDArray[np.float32]:
         """The vectors, (n, dim) float32: the inverse of `store_int8`, and of a rounding to float16."""
         return to_float32(self.rows, self.scales)
+
+    def int8(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Whole numbers and their scales, which is how encoder outputs are stored; ModelError if there are no scales."""
+        if self.scales is None:
+            raise ModelError("The stored encoder outputs have no scales.")
+        return self.rows.astype(np.int8), self.scales
 
     def take(self, which: NDArray[Any]) -> Block:
         """The rows that a mask or an index array names."""
