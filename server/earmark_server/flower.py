@@ -21,6 +21,7 @@ go_offline()
 import httpx  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key  # noqa: E402
 from flwr.app import Context, Message  # noqa: E402
+from flwr.common.constant import Status  # noqa: E402
 from flwr.common.serde import fab_to_proto, user_config_to_proto  # noqa: E402
 from flwr.proto.control_pb2 import (  # noqa: E402
     ListNodesRequest,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from earmark_shared.crypto.secrets import Entropy
     from earmark_shared.shapes import Message as RoundMessage
 
-ENDED = "finished"
 FAILED = "ServerApp failed with exception: "
 """What Flower puts before an error of ours."""
 POLL_S = 1.0
@@ -240,13 +240,12 @@ class Control:
     def stop_runs(self) -> None:
         """End every run that is under way, for when none has a process; the SuperLink itself would notice a minute later."""
         for run_id, run in self._client.ListRuns(ListRunsRequest()).run_dict.items():
-            if run.status.status != ENDED:
+            if run.status.status != Status.FINISHED:
                 self._client.StopRun(StopRunRequest(run_id=run_id))
 
-    def run_status(self, run_id: int) -> str:
-        """Return a run's status: starting, running, or how it ended, such as finished:completed."""
-        run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
-        return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+    def has_ended(self, run_id: int) -> bool:
+        """Return whether a run ended, however it did."""
+        return bool(self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status.status == Status.FINISHED)
 
     def run_error(self, run_id: int) -> str:
         """Return what a run that failed died of, as its app's error said it; nothing if it did not say."""

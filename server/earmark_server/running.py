@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from earmark_server.flower import Control
     from earmark_shared.files import FileLock
 
-ENDED = "finished"
-
 
 class News:
     """What became of rounds, told once each."""
@@ -76,7 +74,7 @@ class Run:
 
     def is_alive(self, control: Control) -> bool:
         """Whether it goes on, as far as one can tell."""
-        if not self.number or control.run_status(self.number).startswith(ENDED):
+        if not self.number or control.has_ended(self.number):
             return False
         was_held, self.was_held = self.was_held, self.lock.is_held()
         return self.was_held or not was_held

@@ -103,8 +103,8 @@ class SuperLink:
         self.stopped += self.running
         self.running = []
 
-    def run_status(self, run_id):
-        return self.state
+    def has_ended(self, run_id):
+        return self.state.startswith("finished")
 
     def run_error(self, run_id):
         return self.errors.get(run_id, "")
