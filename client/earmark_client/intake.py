@@ -46,11 +46,12 @@ COMMIT_S = 0.5
 class Intake:
     """Applies the events of one `add` to the database; the only writer."""
 
-    def __init__(self, database: Database, model: Model, labels: LabelSet) -> None:
-        """Store vectors under the model's version, and each clip's best labels of the list as words."""
+    def __init__(self, database: Database, model: Model, labels: LabelSet, *, clock: Callable[[], float] = time.time) -> None:
+        """Store vectors under the model's version, and each clip's best labels of the list as words; `clock` gives Unix seconds."""
         self._database = database
         self._model = model
         self._labels = labels
+        self._clock = clock
         self._clips: dict[str, int] = {}
         self._best: dict[int, Floats] = {}
         self._waiting: dict[str, list[Known]] = {}
@@ -121,7 +122,7 @@ class Intake:
             sample_rate_hz=event.info.sample_rate_hz,
             channels=event.info.channels,
             size_bytes=event.size_bytes,
-            added_at_s=time.time(),
+            added_at_s=self._clock(),
             recorded_at_s=event.recorded_at_s,
             model_version=self._model.base_version,
         )

@@ -10,6 +10,7 @@ One process may write at a time; any number may search meanwhile. A `Library` be
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
@@ -159,7 +160,7 @@ class Library:
             NotInLibraryError: no such clip, or nothing at that second. SettingsError: it is no name.
         """
         with self._home.lock():
-            teaching.say(self._database, self.clip(target), name, is_present=is_present, moment=at_s)
+            teaching.say(self._database, self.clip(target), name, is_present=is_present, moment=at_s, now_s=time.time())
 
     def unlabel(self, target: str, name: str, *, at_s: float | None = None) -> int:
         """Take back what was said by that name, yes or no: how often. NotInLibraryError if nothing was."""
@@ -169,7 +170,7 @@ class Library:
     def label_hit(self, hit: Hit, name: str, *, is_present: bool) -> None:
         """Say the same of the moment that a hit, of a review for example, is about; NotInLibraryError if its clip is gone."""
         with self._home.lock():
-            teaching.say(self._database, self.clip(hit.clip_id), name, is_present=is_present, moment=hit)
+            teaching.say(self._database, self.clip(hit.clip_id), name, is_present=is_present, moment=hit, now_s=time.time())
 
     def review(self, limit: int = 20) -> list[Hit]:
         """Clips whose best unconfirmed label is least certain first, each with that label first."""

@@ -6,7 +6,6 @@ clips get it as they come.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,7 +128,7 @@ def _stretches(shelf: Shelf, ids: Ints, alone: set[int]) -> Iterator[tuple[int, 
         yield begin, len(ids), (total / (len(ids) - begin)).astype(np.float32)
 
 
-def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: float | Hit | None) -> None:
+def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: float | Hit | None, now_s: float) -> None:
     """Keep a yes or no to a name: for a whole clip, for the segment at a second of it, or for a hit's best one.
 
     Raises:
@@ -139,7 +138,7 @@ def say(database: Database, clip: Clip, name: str, *, is_present: bool, moment: 
     # Not a hit's second: overlapping segments hold it, and the one in their middle may be another than was asked about.
     at = moment.segment_id if isinstance(moment, Hit) else None if moment is None else find_segment(database, clip, moment)
     with database.transaction():
-        database.add_correction(Correction(clip.id, at, name, is_present), now_s=time.time())
+        database.add_correction(Correction(clip.id, at, name, is_present), now_s=now_s)
 
 
 def take_back(database: Database, clip: Clip, name: str, at_s: float | None) -> int:

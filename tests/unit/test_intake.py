@@ -121,6 +121,11 @@ def test_a_refusal_takes_back_what_waits_to_be_written(intake, database):
     assert database.counts().segments == 1
 
 
+def test_a_clip_was_added_when_the_clock_says(database):
+    stored(Intake(database, MODEL, LABELS, clock=lambda: 12.5), whole(Path("/a.wav"), "a"))
+    assert [clip.added_at_s for clip in database.clips()] == [12.5]
+
+
 def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(intake, database):
     closed, copy = Path("/" + "x" * 300), Path("/copy.wav")
     report = stored(intake, whole(closed, "a"))
