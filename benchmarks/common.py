@@ -107,8 +107,8 @@ def queries(text: str) -> Queries:
     return found
 
 
-def at_least(least: float) -> Callable[[str], Any]:
-    """Return a type for numbers from `least` up: whole ones if it is whole."""
+def at_least(least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """Return a type for numbers from `least` to `most`: whole ones if `least` is whole."""
     kind = type(least)
 
     def read(text: str) -> float:
@@ -116,8 +116,9 @@ def at_least(least: float) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             value = kind(least) - 1
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text}: give a {'whole ' if kind is int else ''}number, {least} or more")
+        if not least <= value <= most or value == math.inf:
+            bounds = f"{least} or more" if most == math.inf else f"at least {least:g} and at most {most:g}"
+            raise argparse.ArgumentTypeError(f"{text}: give a {'whole ' if kind is int else ''}number, {bounds}")
         return value
 
     return read

@@ -48,14 +48,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epsilon", type=epsilon, default=8.0, help="per clip, for all rounds, at delta 1e-5; or none")
     parser.add_argument("--split", choices=SPLITS, default="speaker", help="how clips fall to devices")
     parser.add_argument("--dropout", type=share, default=0.0, help="share of devices that fall silent in a round")
-    parser.add_argument("--lies", type=float, default=0.0, help="share of devices whose labels are wrong")
+    parser.add_argument("--lies", type=at_least(0.0, 1.0), default=0.0, help="share of devices whose labels are wrong")
     parser.add_argument("--noise", type=float, default=0.0, choices=(0.0, 1.0, 4.0), help="device-level noise of the sums (z)")
-    parser.add_argument("--step", type=float, default=Recipe.learning_rate, help="step size of a device")
-    parser.add_argument("--sharpness", type=float, default=Recipe.sharpness, help="factor on cosines before the softmax")
+    parser.add_argument("--step", type=above_zero, default=Recipe.learning_rate, help="step size of a device")
+    parser.add_argument("--sharpness", type=above_zero, default=Recipe.sharpness, help="factor on cosines before the softmax")
     parser.add_argument("--development", action="store_true", help="hold out other clips: for choosing, never for reporting")
     parser.add_argument("--workers", type=at_least(1), default=os.cpu_count() or 1, help="processes that devices live in")
     parser.add_argument("--rank", type=at_least(1), default=Recipe.rank, help="directions that the head hears in")
-    parser.add_argument("--seed", type=int, default=0, help="splits and drop-outs; privacy's randomness has none")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="splits and drop-outs; privacy's randomness has none")
     parser.add_argument("--alone", action="store_true", help="only this federation: nothing to compare with, those keys are null")
     parser.add_argument("--engine", choices=("earmark", "ray"), default="earmark", help="ray: Flower's, for a few devices")
     parser.add_argument("--table", action="store_true", help="epsilon {none, 8, 4, 2, 1} by devices {20, 30, 50, 200}")
@@ -65,17 +65,25 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def epsilon(text: str) -> float | None:
-    """Read a number above 0, or "none"."""
-    if text == "none":
-        return None
+def above_zero(text: str) -> float:
+    """Read a number above 0."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError("a number above 0, or none")
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
     return value
+
+
+def epsilon(text: str) -> float | None:
+    """Read a number above 0, or "none"."""
+    if text == "none":
+        return None
+    try:
+        return above_zero(text)
+    except argparse.ArgumentTypeError as refusal:
+        raise argparse.ArgumentTypeError(f"{refusal}, or none") from None
 
 
 def setting_of(asked: argparse.Namespace) -> Setting:

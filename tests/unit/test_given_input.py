@@ -51,7 +51,13 @@ NUMBERS = {
     "secagg": ["--devices 1", "--devices many", "--dim 0", "--dropout 1.5", "--dropout -.1", "--dropout nan"],
     "dp_step": ["--steps 0", "--clips 0", "--expected 0", "--segments 0"],
     "ingest": ["--data sounds --hours 0", "--data sounds --hours nan", "--data sounds --hours inf"],
-    "simulate": ["--data fit --devices 0", "--data fit --rounds 0", "--data fit --dropout 1", "--data fit --epsilon much"],
+    "simulate": [
+        f"--data fit --{given}"
+        for given in (
+            *("devices 0", "rounds 0", "dropout 1", "epsilon much", "seed -1", "seed .5"),
+            *("lies 1.1", "lies -.1", "lies nan", "lies some", "step 0", "step inf", "sharpness -1", "sharpness nan"),
+        )
+    ],
 }
 
 
@@ -81,9 +87,10 @@ def wrong():
     yield from (
         ("secagg", f"--devices {count} --dropout {share}", "are needed") for count, share in ((8, 0.3), (20, 0.1), (64, 0.9))
     )
-    yield from ((name, line, ": give a") for name, lines in NUMBERS.items() for line in lines if not line.endswith("much"))
+    yield from ((name, line, ": give a") for name, lines in NUMBERS.items() for line in lines)
     yield "secagg", "--devices 257", "give 256 or fewer"
-    yield "simulate", NUMBERS["simulate"][-1], "a number above 0, or none"
+    yield "simulate", "--data fit --epsilon much", "give a number above 0, or none"
+    yield "simulate", "--data fit --lies 2", "give a number, at least 0 and at most 1"
 
 
 def fill(folder):
