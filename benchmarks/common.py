@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from earmark_shared.errors import EarmarkError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from earmark_client.library import Library
 
@@ -145,8 +145,8 @@ class Row:
     line: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-def lines_of(path: Path) -> list[dict[str, str]]:
-    """A table's rows by column.
+def lines_of(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
+    """A table's rows by column; `columns` are those that it needs.
 
     Raises:
         SettingsError: it can't be read, lacks a column, or has no rows.
@@ -154,14 +154,16 @@ def lines_of(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as source:
             reader = csv.DictReader(source, restval="")
-            columns, lines = reader.fieldnames or (), list(reader)
+            named, lines = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as refusal:
         raise SettingsError(f"{path} can't be read ({refusal})", hint="give a table as CSV in UTF-8") from refusal
-    gone = [f"`{name}`" for name in COLUMNS if name not in columns]
+    gone = [f"`{name}`" for name in columns if name not in named]
     if gone:
-        raise SettingsError(f"{path} has no column {' and no column '.join(gone)}", hint="its first line names them: file,label")
+        raise SettingsError(
+            f"{path} has no column {' and no column '.join(gone)}", hint=f"its first line names them: {','.join(columns)}"
+        )
     if not lines:
-        raise SettingsError(f"{path} has no rows", hint="give one for each recording, below the line `file,label`")
+        raise SettingsError(f"{path} has no rows", hint=f"give one for each recording, below the line `{','.join(columns)}`")
     return lines
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from head_calibration import calibrate, understand
+from recordings import corpus, esc10
 from safetensors.numpy import save_file
 
 from earmark_client import ranking
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Arrays = dict[str, npt.NDArray[np.generic]]
 
-TEST_FOLD = "1"
 TEXT_DIM = 384
 RIDGE = 1.0
 """Added to the spread within labels, as a share of its mean: chosen on ESC-10, with axes from the corpus alone (.1 to 3 do about as well)."""
@@ -76,15 +75,12 @@ class Sounds:
 
 
 def listed(data_dir: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Path, label, group and set of each clip to fit on; ESC-10's test fold is left out here and nowhere else."""
-    with (data_dir / "esc10" / "esc10.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["fold"] != TEST_FOLD:
-                yield data_dir / "esc10" / row["file"], row["label"], row["freesound_id"], f"fold {row['fold']}"
-    with (data_dir / "corpus" / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["label_quality"] == "good" and not row["category"].startswith("speech"):
-                yield data_dir / "corpus" / row["file"], row["label"], row["package"], row["category"]
+    """Path, label, group and set of each clip to fit on."""
+    for row in esc10(data_dir, "freesound_id"):
+        yield data_dir / "esc10" / row["file"], row["label"], row["freesound_id"], f"fold {row['fold']}"
+    for row in corpus(data_dir, "label", "label_quality", "category"):
+        if row["label_quality"] == "good" and not row["category"].startswith("speech"):
+            yield data_dir / "corpus" / row["file"], row["label"], row["package"], row["category"]
 
 
 def read_segments(path: Path) -> Floats:

@@ -6,7 +6,6 @@ speakers (the data set's own split) and, apart from that, on a speaker whom no d
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from recordings import corpus, digits, esc10
 
 from earmark_client.audio.decode import Decoder
 from earmark_client.describe import Model
@@ -82,23 +82,21 @@ class Sounds:
 
 def listed(folder: Path) -> Iterator[Clip]:
     """Yield the clips of a folder with `esc10/`, `fsdd/` and, where it is there, `corpus/`."""
-    with (folder / "esc10" / "esc10.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["fold"] in FOLDS:
-                part, held_out = TEST if row["fold"] == TEST_FOLD else TRAINING, row["fold"] == DEVELOPMENT_FOLD
-                yield Clip(folder / "esc10" / row["file"], row["label"], row["uploader"], part, held_out)
-    for path in sorted((folder / "fsdd" / "recordings").glob("*.wav")):
-        digit, speaker, take = path.stem.split("_")
-        part = STRANGER if speaker == LEFT_OUT_SPEAKER else TEST if int(take) in TEST_TAKES else TRAINING
-        yield Clip(path, DIGITS[int(digit)], speaker, part, int(take) in DEVELOPMENT_TAKES, is_spoken=True)
+    for row in esc10(folder, "uploader"):
+        if row["fold"] in FOLDS:
+            part, held_out = TEST if row["fold"] == TEST_FOLD else TRAINING, row["fold"] == DEVELOPMENT_FOLD
+            yield Clip(folder / "esc10" / row["file"], row["label"], row["uploader"], part, held_out)
+    for each in digits(folder):
+        part = STRANGER if each.speaker == LEFT_OUT_SPEAKER else TEST if each.take in TEST_TAKES else TRAINING
+        held_out = each.take in DEVELOPMENT_TAKES
+        yield Clip(each.path, DIGITS[int(each.digit)], each.speaker, part, held_out, is_spoken=True)
     if (folder / "corpus" / "corpus.csv").exists():
-        yield from _corpus(folder / "corpus")
+        yield from _corpus(folder)
 
 
 def _corpus(folder: Path) -> Iterator[Clip]:
     """Yield the well-labelled clips, speech never being one; labels of one package alone can't be tested."""
-    with (folder / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label_quality"] == "good"]
+    rows = [row for row in corpus(folder, "label", "label_quality") if row["label_quality"] == "good"]
     packages = defaultdict(set)
     counts: dict[str, int] = defaultdict(int)
     for row in rows:
@@ -110,7 +108,8 @@ def _corpus(folder: Path) -> Iterator[Clip]:
         # A third of the packages are left out, chosen by their names: the same ones whatever else is in the folder.
         third = crc32(row["package"].encode()) % 3
         part = TEST if is_used and third == TEST_THIRD else TRAINING
-        yield Clip(folder / row["file"], label if is_used else "", row["package"], part, is_used and third == DEVELOPMENT_THIRD)
+        held_out = is_used and third == DEVELOPMENT_THIRD
+        yield Clip(folder / "corpus" / row["file"], label if is_used else "", row["package"], part, held_out)
 
 
 def load_sounds(folder: Path, cache: Path, *, is_development: bool = False) -> Sounds:

@@ -5,13 +5,13 @@ ESC-10's fold 1 and `esc20` (together `sounds30`) are never listed here: no reci
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from recordings import corpus, digits, esc10
 
 from earmark_client.audio import spectral
 from earmark_client.audio.features import MelSpec, ShortTimeSpectrum
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-TEST_FOLD = "1"
 HELD_FOLD = "5"
 HELD_PACKAGES = ("freedoom", "lincity-ng-data", "minetest-data", "searchandrescue-data", "tuxmath-data", "oxygen-sounds")
 """The fold and the packages that choose among students."""
@@ -47,21 +46,14 @@ class Recording:
 
 def recordings(data_dir: Path) -> Iterator[Recording]:
     """All files that may train, in a fixed order."""
-    for row in _rows(data_dir / "esc10" / "esc10.csv"):
-        if row["fold"] != TEST_FOLD:
-            yield Recording(data_dir / "esc10" / row["file"], 0, row["label"], row["freesound_id"], row["fold"] == HELD_FOLD)
-    for row in _rows(data_dir / "corpus" / "corpus.csv"):
+    for row in esc10(data_dir, "freesound_id"):
+        yield Recording(data_dir / "esc10" / row["file"], 0, row["label"], row["freesound_id"], row["fold"] == HELD_FOLD)
+    for row in corpus(data_dir, "category"):
         kind = 2 if row["category"].startswith("speech") else 1
         held = row["package"] in HELD_PACKAGES
         yield Recording(data_dir / "corpus" / row["file"], kind, row["category"], row["package"], held)
-    for path in sorted((data_dir / "fsdd" / "recordings").glob("*.wav")):
-        digit, speaker, _ = path.stem.split("_")
-        yield Recording(path, 3, digit, speaker, speaker == HELD_SPEAKER)
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    for spoken in digits(data_dir):
+        yield Recording(spoken.path, 3, spoken.digit, spoken.speaker, spoken.speaker == HELD_SPEAKER)
 
 
 class MelFrames:

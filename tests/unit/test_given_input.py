@@ -207,6 +207,60 @@ def test_no_figure_is_made_of_a_table_that_does_not_fit_its_folder_or_its_querie
         common.read_rows(given / data, given / table, asked)
 
 
+ESC10, CORPUS = "file,label,fold,freesound_id,uploader", "file,label,package,label_quality,category"
+NEEDED = {
+    "vectors": (("esc10", ESC10, "freesound_id"), ("corpus", CORPUS, "label_quality")),
+    "student.sounds": (("esc10", ESC10, "fold"), ("corpus", CORPUS, "category")),
+    "simulation.sound": (("esc10", ESC10, "uploader"), ("corpus", CORPUS, "package")),
+}
+
+
+def public(folder, **headers):
+    """A folder of public recordings, each table with this header and a row of digits."""
+    for name, header in ({"esc10": ESC10, "corpus": CORPUS} | headers).items():
+        (folder / name).mkdir(exist_ok=True)
+        row = ",".join(str(place) for place, _ in enumerate(header.split(",")))
+        (folder / name / f"{name}.csv").write_text(f"{header}\n{row}\n")
+    return folder
+
+
+def clips_of(module, folder):
+    found = importlib.import_module(module)
+    return list((found.recordings if module == "student.sounds" else found.listed)(folder))
+
+
+@pytest.mark.parametrize(("module", "name", "header", "column"), [(each, *lack) for each in NEEDED for lack in NEEDED[each]])
+def test_a_foreign_table_of_public_recordings_is_named_with_the_column_it_lacks(module, name, header, column, tmp_path):
+    folder = public(tmp_path, **{name: header.replace(column, "other")})
+    with pytest.raises(SettingsError, match=rf"{name}/{name}\.csv has no column `{column}`") as refused:
+        clips_of(module, folder)
+    assert column in refused.value.hint
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_control_with_its_columns_it_is_read(module, tmp_path):
+    clips_of(module, public(tmp_path))
+
+
+@pytest.mark.parametrize("module", ["student.sounds", "simulation.sound"])
+@pytest.mark.parametrize("name", ["notes.wav", "ten_theo_1.wav", "1_theo.wav"])
+def test_what_is_no_spoken_digit_is_named(module, name, tmp_path):
+    place = public(tmp_path) / "fsdd" / "recordings"
+    place.mkdir(parents=True)
+    (place / name).touch()
+    with pytest.raises(SettingsError, match=rf"{name} is not named DIGIT_SPEAKER_TAKE\.wav"):
+        clips_of(module, tmp_path)
+
+
+def test_a_benchmark_ends_in_one_line_about_a_foreign_table(tmp_path, monkeypatch, capsys):
+    import vectors
+
+    monkeypatch.setattr(sys, "argv", ["vectors.py", "--data", str(public(tmp_path, esc10="filename,fold,target,category"))])
+    code, said = ends(vectors.main, capsys)
+    assert (code, said.out, said.err.count("\n")) == (SettingsError.exit_code, "", 1)
+    assert "esc10.csv has no column `file` and no column `label` and no column `freesound_id`; its first line names" in said.err
+
+
 def test_rows_have_the_paths_that_a_library_stores(given):
     (row,) = common.read_rows(given / "folder" / ".." / "sounds", given / "one.csv", {"dog": {"seen": ["dog"]}})
     assert (row.path, row.label, row.group) == (given / "sounds" / "dog.wav", "dog", "dog.wav")

@@ -14,7 +14,7 @@ from earmark_client.model.bundle import Bundle
 from earmark_client.model.encoder import AudioEncoder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from student import sounds as student_sounds
+import recordings as public
 from student.mixing import Mixer
 from student.sounds import KINDS, STORED_SCALE, MelFrames, Sounds, recordings
 from student.tones import COUNT, RATE_HZ, SECONDS, tones
@@ -48,7 +48,7 @@ def test_the_test_fold_is_never_heard(tmp_path):
 
 
 def test_control_without_the_rule_it_would_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(student_sounds, "TEST_FOLD", "none")
+    monkeypatch.setattr(public, "BENCHMARK_FOLD", "none")
     assert "1.ogg" in listed(tmp_path)
 
 
