@@ -2,9 +2,10 @@
 
     python scripts/prune_encoder.py --data DIR --work DIR --out encoder.onnx [--wheels DIR] [--widths 32,64,...]
 
-The shipped one is made the same way by build_base_model.py --data. --work keeps the recordings as mel frames, a minute's work. The
-same folder, seed and machine give the same student; none of the recordings is one that benchmarks test (see student/sounds.py). At
-the end the student is held against the teacher on recordings that were held out; benchmarks/labeler.py tells the rest.
+The shipped one is made the same way by build_base_model.py --data. --work keeps the recordings as mel frames, a minute's work,
+until a file or a table changes. The same folder, seed and machine give the same student; none of the recordings is one that benchmarks
+test (see recordings.py). At the end the student is held against the teacher on recordings that were held out; benchmarks/labeler.py
+tells the rest.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ ESC-10's fold 1 and `esc20` (together `sounds30`) are never listed here: no reci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,24 +110,43 @@ class Sounds:
 
 
 def load_sounds(data_dir: Path, cache_dir: Path) -> Sounds:
-    """The frames of all recordings in `data_dir`, from `cache_dir` if they are there."""
+    """The frames of all recordings in `data_dir`, from `cache_dir` if what is there was made of the same files."""
     path = cache_dir / "sounds_and_tones.npz"
-    if not path.exists():
-        _write(path, data_dir)
-    with np.load(path) as stored:
-        return Sounds(**{name: stored[name] for name in stored.files})
-
-
-def _write(path: Path, data_dir: Path) -> None:
     listed = list(recordings(data_dir))
+    made_of = _fingerprint(listed)
+    if _made_of(path) != made_of:
+        _write(path, listed, made_of)
+    with np.load(path) as stored:
+        return Sounds(**{field.name: stored[field.name] for field in fields(Sounds)})
+
+
+def _fingerprint(listed: list[Recording]) -> str:
+    """What the tables say of each file, and its size and time."""
+    digest = hashlib.sha256()
+    for item in listed:
+        status = item.path.stat()
+        digest.update(f"{item!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _made_of(path: Path) -> str:
+    """The fingerprint of the files that a cache was made of; "" if there is no cache, or none that says."""
+    if not path.exists():
+        return ""
+    with np.load(path) as stored:
+        return str(stored["made_of"]) if "made_of" in stored.files else ""
+
+
+def _write(path: Path, listed: list[Recording], made_of: str) -> None:
     frames_of = MelFrames()
     frames = [(frames_of(read_mono(item.path)) * STORED_SCALE).astype(np.float16) for item in listed]
     frames += [(frames_of(waveform) * STORED_SCALE).astype(np.float16) for waveform in tones(TONES_SEED)]
-    listed += [Recording(Path("tones"), KINDS.index("tones"), "", "", is_held=False)] * COUNT
+    listed = [*listed, *[Recording(Path("tones"), KINDS.index("tones"), "", "", is_held=False)] * COUNT]
     offsets = np.concatenate(([0], np.cumsum([len(part) for part in frames])))
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial,
+        made_of=made_of,
         frames=np.concatenate(frames),
         offsets=offsets,
         kind=np.array([item.kind for item in listed]),

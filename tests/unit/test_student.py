@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import soundfile as sf
 
 from earmark_client.audio.features import FeatureExtractor
 from earmark_client.library import BASE_MODEL
@@ -15,8 +16,9 @@ from earmark_client.model.encoder import AudioEncoder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import recordings as public
+from student import sounds as student_sounds
 from student.mixing import Mixer
-from student.sounds import KINDS, STORED_SCALE, MelFrames, Sounds, recordings
+from student.sounds import KINDS, STORED_SCALE, MelFrames, Sounds, load_sounds, recordings
 from student.tones import COUNT, RATE_HZ, SECONDS, tones
 
 OUTPUTS = 682
@@ -50,6 +52,54 @@ def test_the_test_fold_is_never_heard(tmp_path):
 def test_control_without_the_rule_it_would_be(tmp_path, monkeypatch):
     monkeypatch.setattr(public, "BENCHMARK_FOLD", "none")
     assert "1.ogg" in listed(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A data folder whose files can be read, beside two made-up tones."""
+    listed(tmp_path)
+    for item in recordings(tmp_path):
+        sf.write(item.path.with_suffix(".wav"), np.zeros(RATE_HZ), RATE_HZ)
+        item.path.with_suffix(".wav").rename(item.path)
+    monkeypatch.setattr(student_sounds, "tones", lambda _: itertools.repeat(np.zeros(RATE_HZ, np.float32), COUNT))
+    return tmp_path
+
+
+def test_what_was_heard_is_kept(folder, monkeypatch):
+    first = load_sounds(folder, folder)
+    monkeypatch.setattr(student_sounds, "read_mono", lambda path: pytest.fail(f"{path} was read again"))
+    assert np.array_equal(load_sounds(folder, folder).frames, first.frames)
+
+
+def change_sound(folder):
+    sf.write(folder / "esc10" / "2.wav", np.full(RATE_HZ, 0.1), RATE_HZ)
+    (folder / "esc10" / "2.wav").replace(folder / "esc10" / "2.ogg")
+
+
+def change_label(folder):
+    table = folder / "esc10" / "esc10.csv"
+    table.write_text(table.read_text().replace("rain", "hail"))
+
+
+def take_away(folder):
+    table = folder / "esc10" / "esc10.csv"
+    table.write_text(table.read_text().replace("\n5.ogg,5,rain,5", ""))
+
+
+def forget_what_it_was_made_of(folder):
+    with np.load(folder / "sounds_and_tones.npz") as stored:
+        older = {name: stored[name] for name in stored.files if name != "made_of"}
+    np.savez(folder / "sounds_and_tones.npz", **older)
+
+
+@pytest.mark.parametrize("change", [change_sound, change_label, take_away, forget_what_it_was_made_of])
+def test_what_was_heard_of_other_files_is_heard_anew(change, folder, monkeypatch):
+    load_sounds(folder, folder)
+    change(folder)
+    again = []
+    monkeypatch.setattr(student_sounds, "read_mono", lambda path: again.append(path) or np.zeros(RATE_HZ, np.float32))
+    load_sounds(folder, folder)
+    assert again == [item.path for item in recordings(folder)]
 
 
 def test_the_student_hears_what_the_product_hears():
