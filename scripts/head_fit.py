@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from head_calibration import calibrate, understand
-from recordings import corpus, esc10
+from recordings import corpus, esc10, read_mono
 from safetensors.numpy import save_file
 
 from earmark_client import ranking
@@ -84,17 +84,9 @@ def listed(data_dir: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def read_segments(path: Path) -> Floats:
-    """One file's segments `(n, segment_samples)`; trusted files, so no sandbox. UnreadableAudioError if it can't be read."""
-    import soundfile
-    import soxr
-
-    try:
-        waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as problem:
-        raise UnreadableAudioError(f"{path}: {problem}") from problem
-    mono = soxr.resample(waveform.mean(axis=1), rate_hz, 16_000)
+    """One file's segments `(n, segment_samples)`; UnreadableAudioError if it can't be read."""
     segmenter = Segmenter()
-    cuts = segmenter.push(mono) + segmenter.flush()
+    cuts = segmenter.push(read_mono(path)) + segmenter.flush()
     return np.stack([cut.waveform for cut in cuts]) if cuts else np.empty((0, 15_600), np.float32)
 
 

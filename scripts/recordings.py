@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from common import lines_of
 
-from earmark_shared.errors import SettingsError
+from earmark_shared.errors import SettingsError, UnreadableAudioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
 
 BENCHMARK_FOLD = "1"
 """ESC-10's fold that benchmarks test on: left out here and nowhere else."""
@@ -55,3 +60,16 @@ def digits(data: Path) -> Iterator[Digit]:
         if named is None:
             raise SettingsError(f"{path} is not named DIGIT_SPEAKER_TAKE.wav", hint="give it such a name, or move it elsewhere")
         yield Digit(path, named[1], named[2], int(named[3]))
+
+
+def read_mono(path: Path) -> Floats:
+    """One file as 16 kHz mono; trusted files, so no sandbox. UnreadableAudioError if it can't be read."""
+    import soundfile
+    import soxr
+
+    try:
+        waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as problem:
+        raise UnreadableAudioError(f"{path}: {problem}") from problem
+    mono: Floats = soxr.resample(waveform.mean(axis=1), rate_hz, 16_000)
+    return mono

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from recordings import corpus, digits, esc10
+from recordings import corpus, digits, esc10, read_mono
 
 from earmark_client.audio import spectral
 from earmark_client.audio.features import MelSpec, ShortTimeSpectrum
-from earmark_shared.errors import UnreadableAudioError
 from student.tones import COUNT, tones
 
 if TYPE_CHECKING:
@@ -78,19 +77,6 @@ class MelFrames:
         blocks = range(0, len(padded) - spec.win + 1, 500 * spec.hop)
         cut = [padded[start : start + 499 * spec.hop + spec.win] for start in blocks]
         return np.concatenate([np.sqrt(self._spectrum.power(block[None]))[0] @ self._mel for block in cut])
-
-
-def read_mono(path: Path) -> Floats:
-    """One file as 16 kHz mono; trusted files, so no sandbox. UnreadableAudioError if it can't be read."""
-    import soundfile
-    import soxr
-
-    try:
-        waveform, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as problem:
-        raise UnreadableAudioError(f"{path}: {problem}") from problem
-    mono: Floats = soxr.resample(waveform.mean(axis=1), rate_hz, 16_000)
-    return mono
 
 
 @dataclass(frozen=True)
