@@ -53,7 +53,10 @@ def fit_logistic(inputs: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64
         expected = 1 / (1 + np.exp(-rows @ weights))
         slope = rows.T @ (counts * (expected - wanted)) / len(rows) + penalty @ weights
         curvature = (rows * (counts * expected * (1 - expected))[:, None]).T @ rows / len(rows) + penalty
-        weights -= np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), slope)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), slope)
+        weights -= step
+        if np.abs(step).max() < 1e-9:  # four digits are kept
+            break
     return [round(float(weight), 4) for weight in weights]
 
 

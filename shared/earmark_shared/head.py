@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ class HeadSchema:
 
     def to_json(self) -> str:
         """Return the canonical text that is hashed and published."""
-        table = asdict(self) | {"dtype": DTYPE, "arrays": self.shapes}
+        table = vars(self) | {"dtype": DTYPE, "arrays": self.shapes}  # `asdict` would copy hundreds of labels, one by one
         return json.dumps(table, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod

@@ -4,11 +4,14 @@ The reference is a library filled without interruption: every clip that is ready
 begun by a process that was killed and finished by the next.
 """
 
+import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +22,31 @@ from earmark_client.store.keys import KeyFile
 from tests.soundmaker import chirp, clicks, noise, tone, write_sound
 
 ADD = """
-import sys
+import json, os, sys
 from pathlib import Path
+from earmark_shared.settings import go_offline
+go_offline()
+import faiss, onnxruntime, soundfile, soxr
 from earmark_client import ingest, intake
 from earmark_client.library import Library
 from earmark_client.store.keys import KeyFile
 intake.COMMIT_S, intake.COMMIT_SEGMENTS, ingest.BATCH_SEGMENTS = 0.02, 64, 32  # many small commits: many moments to be killed in
-folder = Path(sys.argv[1])
-with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
-    print("open", flush=True)
-    library.add([Path(sys.argv[2])])
+
+def add(folder, sounds):
+    with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
+        print(os.getpid(), flush=True)
+        library.add([sounds])
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            add(*map(Path, json.loads(line)))
+            code = 0
+        finally:
+            os._exit(code)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 KINDS = ("text", "sound", "encoder", "strength")
 
@@ -78,22 +96,27 @@ def reference(sounds, tmp_path_factory):
         return holdings(library), report.seconds
 
 
-def interrupt(folder, sounds, after_s: float) -> bool:
+@pytest.fixture(scope="module")
+def adder():
+    """A process that has loaded the libraries, which most of a start goes to; each `add` runs in a child of it."""
+    with subprocess.Popen([sys.executable, "-c", ADD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+def interrupt(adder, folder, sounds, after_s: float) -> bool:
     """Start an `add`, kill it `after_s` seconds after it has opened the library; False if it was done before."""
-    child = subprocess.Popen([sys.executable, "-c", ADD, str(folder), str(sounds)], stdout=subprocess.PIPE)
-    try:
-        assert child.stdout.readline() == b"open\n"
-        time.sleep(after_s)
-        is_running = child.poll() is None
-        child.send_signal(signal.SIGKILL)
-    finally:
-        child.kill()
-        child.wait(timeout=20)
-        child.stdout.close()
-    return is_running
+    print(json.dumps([str(folder), str(sounds)]), file=adder.stdin, flush=True)
+    child = int(adder.stdout.readline())
+    time.sleep(after_s)
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    code = int(adder.stdout.readline().split()[1])
+    assert code in {0, -signal.SIGKILL}
+    return code != 0
 
 
-def survive(tmp_path, sounds, reference, *, kills: int, seed: int) -> None:
+def survive(adder, tmp_path, sounds, reference, *, kills: int, seed: int) -> None:
     whole, seconds = reference
     moments = random.Random(seed)
     done = 0
@@ -102,7 +125,7 @@ def survive(tmp_path, sounds, reference, *, kills: int, seed: int) -> None:
         folder.mkdir()
         Library.create(folder / "home", unlock=KeyFile(folder / "key")).close()
         committed: dict[str, Held] = {}
-        while done < kills and interrupt(folder, sounds, moments.uniform(0.0, 1.2 * seconds)):
+        while done < kills and interrupt(adder, folder, sounds, moments.uniform(0.0, 1.2 * seconds)):
             done += 1
             with Library.open(folder / "home", unlock=KeyFile(folder / "key")) as library:
                 now = holdings(library)
@@ -119,14 +142,14 @@ def survive(tmp_path, sounds, reference, *, kills: int, seed: int) -> None:
             return
 
 
-def test_a_killed_add_leaves_a_sound_library(tmp_path, sounds, reference):
-    survive(tmp_path, sounds, reference, kills=4, seed=1)
+def test_a_killed_add_leaves_a_sound_library(adder, tmp_path, sounds, reference):
+    survive(adder, tmp_path, sounds, reference, kills=4, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_hundred_killed_adds_leave_sound_libraries(tmp_path, sounds, reference):
-    survive(tmp_path, sounds, reference, kills=200, seed=2)
+def test_two_hundred_killed_adds_leave_sound_libraries(adder, tmp_path, sounds, reference):
+    survive(adder, tmp_path, sounds, reference, kills=200, seed=2)
 
 
 def test_half_a_clip_would_be_seen(tmp_path, sounds, reference):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +23,7 @@ from earmark_shared.head import arrays_sha256
 from earmark_shared.release import Release, dump_head, is_canary, make_release
 from tests.soundmaker import tone, write_sound
 from tests.support.federation import Federation
+from tests.support.homes import open_library
 
 DAY_S = 86_400
 
@@ -245,15 +247,28 @@ def test_who_went_back_to_it_before_it_was_skipped_takes_the_newest(enrolled, mo
     assert enrolled.in_force == 3
 
 
+@pytest.fixture(scope="module")
+def left(filled, tmp_path_factory):
+    """The folder of somebody who searched with release 5 of a federation, went back from it, and left."""
+    place = tmp_path_factory.mktemp("left")
+    shutil.copytree(filled, place / "copy")
+    with pytest.MonkeyPatch.context() as patched, open_library(place / "copy") as library:
+        patched.setattr(device, "is_canary", lambda _alias: False)
+        with federation_of(library, place / "srv") as enrolled:
+            for step in range(1, 6):
+                library.update(fetched(enrolled, step / 100))
+            library.roll_back()
+            assert (enrolled.in_force, enrolled.state.taken_back) == (4, 5)
+            enrol.leave(library.home.database)
+    return place / "copy"
+
+
 @pytest.fixture
-def moved(enrolled, tmp_path, monkeypatch):
-    """Somebody who searched with release 5 of one federation, went back from it, left, and joined another that released nothing yet."""
-    for step in range(1, 6):
-        enrolled.library.update(fetched(enrolled, step / 100))
-    enrolled.library.roll_back()
-    assert (enrolled.in_force, enrolled.state.taken_back) == (4, 5)
-    enrol.leave(enrolled.library.home.database)
-    with federation_of(enrolled.library, tmp_path / "other") as other:
+def moved(left, tmp_path, monkeypatch):
+    """The same one in another federation, which released nothing yet; no canary."""
+    monkeypatch.setattr(device, "is_canary", lambda _alias: False)
+    shutil.copytree(left, tmp_path / "left")
+    with open_library(tmp_path / "left") as library, federation_of(library, tmp_path / "other") as other:
         yield other
 
 

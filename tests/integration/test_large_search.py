@@ -1,6 +1,7 @@
 """A large library's search against a slow obvious one: what an index leaves out is found all the same, filtered, far down or in full."""
 
 import hashlib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -75,17 +76,25 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def slow_search(library, text, *, folder="/", least=THRESHOLD):
-    """Every clip's score by its best three segments, straight from the database: clip id -> score, best first."""
+@cache
+def every_score(library, text):
+    """Every clip's score by its best three segments, straight from the database: clip id -> score."""
     model, database = library._model, library._database
-    query, found = model.labeler.text_query(text), {}
-    for clip in library.clips(folder=folder):
+    query, scores = model.labeler.text_query(text), {}
+    for clip in library.clips():
         ids = database.segments_of(clip.id).ids
         vectors = database.fetch("text", model.version, ids).float32()
         strength = database.fetch("strength", model.base_version, ids).float32()[:, 0]
         raw = np.sort((vectors @ query.vector) * strength)[-3:].mean()
-        found[clip.id] = float(query_probability(raw, query.similarity, query.background, model.labeler.calibration))
-    return dict(sorted(((clip, score) for clip, score in found.items() if score >= least), key=lambda each: -each[1]))
+        scores[clip.id] = float(query_probability(raw, query.similarity, query.background, model.labeler.calibration))
+    return scores
+
+
+def slow_search(library, text, *, folder="/", least=THRESHOLD):
+    """What a search has to find: clip id -> score, best first."""
+    scores = every_score(library, text)
+    found = {clip.id: scores[clip.id] for clip in library.clips(folder=folder) if scores[clip.id] >= least}
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
 def found(library, text, **asked):

@@ -125,8 +125,12 @@ def test_held_out_recordings_are_not_mixed_in(sounds):
     assert Mixer(sounds, 3, with_held=True).batch(50).max() > 5
 
 
-def test_tones_are_of_one_form_and_repeat():
-    made = list(tones(5))
+@pytest.fixture(scope="module")
+def made():
+    return list(tones(5))
+
+
+def test_tones_are_of_one_form_and_repeat(made):
     assert len(made) == COUNT
     assert all(wave.shape == (SECONDS * RATE_HZ,) and wave.dtype == np.float32 for wave in made)
     assert all(0.1 < np.abs(wave).max() < 3 for wave in made)
@@ -134,9 +138,9 @@ def test_tones_are_of_one_form_and_repeat():
     assert not np.array_equal(made[1], next(itertools.islice(tones(6), 1, None)))
 
 
-def test_tones_glide_between_high_and_low():
+def test_tones_glide_between_high_and_low(made):
     """Where a tone is loudest, half a second after its beginning and before its end, as bands of the product's front end."""
-    loudest = np.array([MelFrames()(wave)[[50, 250]].argmax(axis=1) for at, wave in enumerate(tones(5)) if at % 5])
+    loudest = np.array([MelFrames()(wave)[[50, 250]].argmax(axis=1) for at, wave in enumerate(made) if at % 5])
     moved = np.abs(loudest[:, 1] - loudest[:, 0])
     assert np.mean(moved > 5) > 0.4
     assert np.mean(moved < 2) > 0.1
