@@ -185,6 +185,17 @@ def test_ctrl_c_ends_with_130_and_says_what_is_kept(earmark, library):
     code, out, err = earmark("add", "/x")
     assert (code, out) == (130, "")
     assert "what was finished is kept" in err
+    assert "done" not in err
+
+
+def test_an_interrupted_add_says_how_far_it_came(earmark, library, monkeypatch):
+    def add(_paths, *, on_progress, jobs):
+        on_progress(SimpleNamespace(done_files=78, total_files=3000, sound_s=78.0, elapsed_s=5.0, current="/x/a.wav"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "add", add)
+    code, _, err = earmark("add", "/x")
+    assert (code, err.splitlines()[0]) == (130, "at least 78 of 3000 files done")
 
 
 @pytest.mark.parametrize("command", [["rm", "7"], ["erase"], ["export", "f.json", "--format", "json"]])

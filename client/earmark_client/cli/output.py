@@ -14,7 +14,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -69,9 +69,24 @@ class Output:
             if hint:
                 print(self._paint(self.stderr, YELLOW, "hint:"), visible(hint), file=self.stderr)
 
-    def progress(self, now: AddProgress) -> None:
-        """Redraw the progress bar; silent unless stderr is a terminal."""
-        self.status(progress_line(now))
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[AddProgress], None]]:
+        """Give what redraws a progress bar, silent unless stderr is a terminal; whoever stops the work is told how far it came."""
+        done = ""
+
+        def draw(now: AddProgress) -> None:
+            nonlocal done
+            done = f"at least {now.done_files} of {count(now.total_files, 'file')} done"
+            self.status(progress_line(now))
+
+        try:
+            yield draw
+        except KeyboardInterrupt:
+            self.end_progress()
+            if done:
+                self.note(done)
+            raise
+        self.end_progress()
 
     def status(self, text: str) -> None:
         """Redraw the line that says what goes on; silent unless stderr is a terminal."""
