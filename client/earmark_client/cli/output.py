@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from earmark_shared.errors import DiskFullError, StoreError
+from earmark_shared.answering import answer_no_more, unwritten
 
 if TYPE_CHECKING:
     from earmark_client.tally import AddProgress
@@ -119,18 +118,11 @@ def answering() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as gone:
-        _answer_no_more()
+        answer_no_more()
         raise click.exceptions.Exit(0) from gone  # click would make 1 of an error that says EPIPE
     except OSError as error:
-        _answer_no_more()
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StoreError
-        raise kind(f"the answer can't be written: {error.strerror}", hint="look at where its output goes") from error
-
-
-def _answer_no_more() -> None:
-    """Let what is still to be written vanish, or the interpreter would complain of it at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        answer_no_more()
+        raise unwritten(error) from error
 
 
 def open_missing_streams() -> None:
