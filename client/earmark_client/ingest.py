@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BATCH_SEGMENTS = 64
 """Segments described at once: 31 s of sound, enough that threads seldom wait for the interpreter, few enough to share out one file."""
+_FIRST_SEGMENTS = 8
+"""A lane's first batch, each next one twice as large: an `add` that is soon interrupted has kept something."""
 _MOST_STEPS = 2 * BATCH_SEGMENTS
 """Cuts and events that wait for a full batch at most, as many as clips of one segment make of one: files that are all silence fill none."""
 _AHEAD = 2
@@ -265,23 +267,28 @@ class _Steps:
     ) -> None:
         self._describe, self._put, self._most_ahead = describe, put, most_ahead
         self._waiting: list[Cuts | Event] = []
-        self._segments = 0
+        self._segments, self._full = 0, _FIRST_SEGMENTS
         self._ahead: deque[Future[list[Event]]] = deque()
 
     def add(self, step: Cuts | Event) -> None:
-        """Take the next step; a full batch is sent off, and waited for if too many are under way."""
+        """Take the next step; a full batch is sent off, and waited for if too many are under way. What is described leaves at once."""
         self._waiting.append(step)
         self._segments += len(step.cuts) if isinstance(step, Cuts) else 0
-        if self._segments >= BATCH_SEGMENTS or len(self._waiting) >= _MOST_STEPS:
-            self._send(self._most_ahead)
+        if self._segments >= self._full or len(self._waiting) >= _MOST_STEPS:
+            self._send()
+        self._hand_on(self._most_ahead)
 
     def finish(self) -> None:
         """Send off what waits, and wait for everything."""
-        self._send(0)
+        self._send()
+        self._hand_on(0)
 
-    def _send(self, most_ahead: int) -> None:
+    def _send(self) -> None:
         self._ahead.append(self._describe(self._waiting))
         self._waiting, self._segments = [], 0
-        while len(self._ahead) > most_ahead:
+        self._full = min(2 * self._full, BATCH_SEGMENTS)
+
+    def _hand_on(self, most_ahead: int) -> None:
+        while self._ahead and (len(self._ahead) > most_ahead or self._ahead[0].done()):
             for event in self._ahead.popleft().result():
                 self._put(event)

@@ -1,7 +1,7 @@
 """Stores what `ingest` reads: events in, transactions out, a report at the end.
 
-One transaction holds many small clips, or a stretch of a long one, so that a crash costs half a second's work and never a clip
-that was committed. A file that turns out to be damaged takes back all that was stored of it.
+One transaction holds many small clips, or a stretch of a long one, so that a crash costs half a second's work, besides what is
+still being described, and never a clip that was committed. A file that turns out to be damaged takes back all that was stored of it.
 
 What a crash leaves: a clip is committed in steps while it is *pending*, which no search sees, and becomes *ready* in the
 transaction that stores its last segment. The next `add` of the same content goes on after the last stored segment. The encoder is

@@ -31,6 +31,7 @@ from earmark_server.service import (
 )
 from earmark_server.settings import PORT, Places, ServerSettings, read_settings
 from earmark_server.signing import MINUTE
+from earmark_shared.answering import written_by
 from earmark_shared.crypto.certificates import peek
 from earmark_shared.crypto.nodes import public_openssh
 from earmark_shared.errors import EarmarkError, SettingsError
@@ -229,7 +230,8 @@ def take_back(folder: Path, number: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run `earmark-server` and return its exit code; errors are told on stderr."""
     try:
-        cli.main(arguments, prog_name="earmark-server", standalone_mode=False)
+        with written_by(click.echo):
+            cli.main(arguments, prog_name="earmark-server", standalone_mode=False)
     except EarmarkError as error:
         click.echo(f"earmark-server: {error}", err=True)
         if error.hint:

@@ -32,7 +32,7 @@ from earmark_shared.crypto.certificates import Certificate, Enrolment, issue, pe
 from earmark_shared.crypto.enrol_log import Head, read_head, revoked_hash, sign_head
 from earmark_shared.crypto.identities import Identity
 from earmark_shared.crypto.nodes import NodeKey, public_openssh
-from earmark_shared.enrolment import PROTO, Admission, Ask, Gone, Hello, News, Renewed, Root
+from earmark_shared.enrolment import PROTO, RENEW_LABEL, Admission, Ask, Gone, Hello, News, Renewal, Renewed, Root
 from earmark_shared.errors import (
     AdmissionError,
     BusyError,
@@ -92,7 +92,7 @@ def test_join_follow_leave(federation, database):
     enrolment = enrol.follow(database, federation.world)
     assert enrolment.authority == federation.authority.identity.public
     assert enrolment.revoked == frozenset()
-    enrol.leave(database)
+    enrol.leave(database, federation.world)
     assert load_membership(database) is None
     assert federation.registry.revoked() == [membership.alias]
     with pytest.raises(AdmissionError):
@@ -103,9 +103,9 @@ def test_whoever_joins_twice_or_leaves_twice_is_told(federation, database):
     federation.join(database)
     with pytest.raises(AdmissionError):
         federation.join(database)
-    enrol.leave(database)
+    enrol.leave(database, federation.world)
     with pytest.raises(AdmissionError):
-        enrol.leave(database)
+        enrol.leave(database, federation.world)
     first = federation.registry.devices()[0].alias
     assert federation.join(database).alias != first
 
@@ -153,7 +153,7 @@ def test_a_revoked_device_is_out(federation, database, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Enroller, "_enrolled", lambda self, alias: self.registry.device(alias))
         assert enrol.follow(database, federation.world).revoked == {membership.alias}
-    enrol.leave(database)
+    enrol.leave(database, federation.world)
     assert load_membership(database) is None
 
 
@@ -184,8 +184,20 @@ def test_a_device_that_follows_stays_enrolled_from_year_to_year_and_can_still_le
         read(known.certificate, Enrolment(known.root.authority), now_s=now_s + 29 * DAY_S)
     assert known.certificate != before.certificate
     assert (known.alias, known.keys.identity.public) == (before.alias, before.keys.identity.public)
-    enrol.leave(database)
+    enrol.leave(database, federation.world)
     assert federation.registry.revoked() == [before.alias]
+
+
+def test_a_device_whose_renewal_was_lost_on_the_way_can_leave(federation, database, monkeypatch):
+    monkeypatch.setattr(TlsAuthority, "issue_client", everlasting)
+    known = federation.join(database)
+    pass_days(federation, 340)
+    device = federation.registry.device(known.alias)
+    federation.enroller.renew(Renewal(known.alias, known.keys.identity.sign(RENEW_LABEL, known.alias)), device)
+    assert federation.registry.device(known.alias).certificate != load_membership(database).certificate
+    enrol.leave(database, federation.world)
+    assert load_membership(database) is None
+    assert federation.registry.revoked() == [known.alias]
 
 
 @pytest.mark.parametrize(
@@ -470,9 +482,9 @@ def test_leaving_is_believed_only_with_the_logs_word(federation, database, monke
     federation.join(database)
     with monkeypatch.context() as patched, pytest.raises(LogError):
         answer_with(patched, Gone, index=0)
-        enrol.leave(database)
+        enrol.leave(database, federation.world)
     assert load_membership(database) is not None
-    enrol.leave(database)
+    enrol.leave(database, federation.world)
     assert load_membership(database) is None
 
 
@@ -516,7 +528,7 @@ def test_a_server_that_is_gone_is_a_network_error_and_nothing_is_deleted(federat
     nowhere = dataclasses.replace(membership, root=dataclasses.replace(membership.root, member_port=address.port))
     with database.transaction():
         store_membership(database, nowhere)
-    for act in (lambda: enrol.leave(database), lambda: enrol.follow(database, federation.world)):
+    for act in (lambda: enrol.leave(database, federation.world), lambda: enrol.follow(database, federation.world)):
         with pytest.raises(NetworkError):
             act()
     assert load_membership(database) is not None
@@ -680,7 +692,7 @@ def test_a_lab_home_stays_one(tmp_path, database, federation):
         assert not is_lab(database)
         assert database.federation_value("pending.identity") is None  # refused here, before anything was sent
         assert lab.join(database, as_lab=True).is_lab
-        enrol.leave(database)
+        enrol.leave(database, lab.world)
         assert is_lab(database)
         for other in (lab, federation):
             with pytest.raises(PolicyError):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from earmark_client.cli import library_cmds
 from earmark_client.cli import main as program
 from earmark_client.cli.output import Output, clock, progress_line, visible
 from earmark_client.records import Answer
+from earmark_server.cli import main as operate
 from earmark_shared.errors import DamagedAudioError, DiskFullError, HomeInUseError
 from tests.cli.fake import CLIP, HIT, damaged
 
@@ -185,6 +187,17 @@ def test_ctrl_c_ends_with_130_and_says_what_is_kept(earmark, library):
     code, out, err = earmark("add", "/x")
     assert (code, out) == (130, "")
     assert "what was finished is kept" in err
+    assert "done" not in err
+
+
+def test_an_interrupted_add_says_how_far_it_came(earmark, library, monkeypatch):
+    def add(_paths, *, on_progress, jobs):
+        on_progress(SimpleNamespace(done_files=78, total_files=3000, sound_s=78.0, elapsed_s=5.0, current="/x/a.wav"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "add", add)
+    code, _, err = earmark("add", "/x")
+    assert (code, err.splitlines()[0]) == (130, "at least 78 of 3000 files done")
 
 
 @pytest.mark.parametrize("command", [["rm", "7"], ["erase"], ["export", "f.json", "--format", "json"]])
@@ -306,6 +319,24 @@ def test_an_answer_that_cannot_be_written_is_a_failure_that_is_told(library, mon
     monkeypatch.setattr("sys.stdout", Full())
     assert program.main(["search", "dog", "--json"]) == code
     assert capsys.readouterr().err.startswith(f"earmark: the answer can't be written: {os.strerror(number)}\nhint: ")
+
+
+@pytest.mark.parametrize(
+    ("run", "name"), [(program.main, "earmark"), (operate, "earmark-server")], ids=["earmark", "earmark-server"]
+)
+@pytest.mark.parametrize("asked", [["--help"], ["--version"]], ids=["help", "version"])
+def test_help_that_cannot_be_written_is_told_as_an_answer_is(monkeypatch, capsys, run, name, asked):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run(asked) == 37
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"{name}: the answer can't be written: {os.strerror(errno.ENOSPC)}", "hint: look at where its output goes"]
+
+
+def test_control_what_else_goes_wrong_is_not_taken_for_that(library):
+    library.raises = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        program.main(["add", "/x"])
 
 
 def test_a_note_that_cannot_be_written_changes_nothing(library, monkeypatch, capsys):

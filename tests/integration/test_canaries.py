@@ -259,7 +259,7 @@ def left(filled, tmp_path_factory):
                 library.update(fetched(enrolled, step / 100))
             library.roll_back()
             assert (enrolled.in_force, enrolled.state.taken_back) == (4, 5)
-            enrol.leave(library.home.database)
+            enrol.leave(library.home.database, enrolled.server.world)
     return place / "copy"
 
 
@@ -337,7 +337,7 @@ def test_leaving_and_joining_the_same_federation_again_forgets_nothing(enrolled)
     enrolled.library.update(fetched(enrolled, 0.01))
     enrolled.library.roll_back()
     before = enrolled.state
-    enrol.leave(enrolled.library.home.database)
+    enrol.leave(enrolled.library.home.database, enrolled.server.world)
     enrolled.server.join(enrolled.library.home.database)
     enrolled.ask(later_s=2 * DAY_S)
     assert enrolled.state == before

@@ -1,4 +1,4 @@
-"""T3: one hostile address floods a deployed server (nginx, `serve --behind-nginx`, SuperLink), and an honest device hardly notices."""
+"""T3: one hostile address floods a deployed server (nginx, `serve --behind-nginx`, SuperLink), and honest devices hardly notice."""
 
 import http.client
 import ssl
@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
@@ -16,17 +16,20 @@ from earmark_client.federation.releases import fetch_newest
 from earmark_server.authority import open_authority
 from earmark_server.publish import Repository
 from earmark_server.registry import Registry
+from earmark_shared.round import LAB_COHORT_LEAST
 from earmark_shared.wire import channel as wire
 from earmark_shared.wire.channel import Address, open_channel
 from tests.house.sources import ROOT
 from tests.support.federation import HOST
-from tests.support.nginx import plan_front, running_nginx
+from tests.support.live import Live, eventually
+from tests.support.nginx import Front, plan_front, running_nginx
 from tests.support.nodes import WORLD
 from tests.support.releases import BASE, SCHEMA, Device, some_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 GROWTH_MOST_KB = 200 * 1024
 SLOWER_MOST = 2.0
+PULL = "/v1/fleet/pull-messages"
 CALLS = 8
 """Honest calls measured; nginx lets one address make sixty a minute."""
 
@@ -106,18 +109,25 @@ def listens(port):
 
 
 @contextmanager
-def flood(kind, port, seconds, *path):
-    """Flood for the block, and wait for its end; yields what it will have sent."""
+def hostile(kind, port, seconds, *path):
+    """Let a flood begin, and yield its process; it is killed at the block's end."""
     command = [sys.executable, str(ROOT / "tests" / "support" / "flood.py"), kind, str(port), str(seconds), *path]
-    sent = []
-    hostile = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         time.sleep(3)
-        yield sent
-        sent.append(int(hostile.communicate(timeout=seconds + 30)[0]))
+        yield process
     finally:
-        hostile.kill()
-        hostile.wait()
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def flood(kind, port, seconds, *path):
+    """Flood for the block, and wait for its end; yields what it will have sent."""
+    sent = []
+    with hostile(kind, port, seconds, *path) as process:
+        yield sent
+        sent.append(int(process.communicate(timeout=seconds + 30)[0]))
 
 
 def fleet_s(deployed, count=CALLS):
@@ -127,7 +137,7 @@ def fleet_s(deployed, count=CALLS):
     for _ in range(count):
         began_s = time.monotonic()
         connection = http.client.HTTPSConnection(HOST, deployed.front.fleet, context=context, timeout=30)
-        connection.request("POST", "/v1/fleet/pull-messages")
+        connection.request("POST", PULL)
         assert connection.getresponse().status == 415
         connection.close()
         times.append(time.monotonic() - began_s)
@@ -165,8 +175,7 @@ def test_a_flood_at_enrolment_hardly_slows_an_honest_call(deployed, kind, second
 
 
 def test_a_flood_at_flowers_interface_hardly_slows_an_honest_request(deployed):
-    path = "/v1/fleet/pull-messages"
-    assert flooded(deployed, lambda: fleet_s(deployed), "garbage", deployed.front.fleet, 20, path) >= 20 * 2000 * 0.9
+    assert flooded(deployed, lambda: fleet_s(deployed), "garbage", deployed.front.fleet, 20, PULL) >= 20 * 2000 * 0.9
 
 
 def test_ten_megabytes_are_refused_at_both_ports_and_leave_nothing_behind(deployed, monkeypatch):
@@ -190,3 +199,49 @@ def test_ten_megabytes_are_refused_at_both_ports_and_leave_nothing_behind(deploy
 def test_after_all_of_it_a_release_is_still_fetched(deployed):
     time.sleep(10)
     assert fetch_newest(deployed.device.home, clock=time.time).number == 1
+
+
+# A whole round
+
+ONE_ADDRESS = (("rate=60r/m", "rate=600r/m"), ("burst=30 nodelay", "burst=300 nodelay"))
+"""The honest devices share one address here, and what one address may do; so the flood's may do more as well."""
+
+
+class LiveBehindNginx(Live):
+    """A running federation of a lab, deployed."""
+
+    MEMBERS_ABOVE = 0
+
+    def __init__(self, folder, count):
+        super().__init__(folder, count)
+        self.front = Front(folder, self.port, self.port + 1, self.port + 2, folder / "enrolment.sock")
+
+    def serve(self):
+        command = ["-m", "earmark_server.cli", "serve", str(self.server), "--behind-nginx", str(self.front.socket)]
+        self.serving = self.start(*command, log="serve.log")
+        eventually(self.front.socket.exists, 60, "the server")
+
+    def round_s(self):
+        """Seconds that a round takes, from the operator's command to its end."""
+        began_s = time.monotonic()
+        self.begin_rounds()
+        self.await_round()
+        assert self.records()[-1].outcome == "published"
+        return time.monotonic() - began_s
+
+
+@pytest.mark.timeout(1800)
+def test_a_flood_at_both_ports_hardly_slows_a_round(tmp_path):
+    live = LiveBehindNginx(tmp_path / "live", LAB_COHORT_LEAST)
+    with running_nginx(live.front, live.authority.places.tls, ONE_ADDRESS), live:
+        live.round_s()  # the first loads what the others find loaded
+        before_s = live.round_s()
+        with ExitStack() as floods:
+            kinds = (("half-open", live.front.calls), ("garbage", live.front.fleet, PULL))
+            going = [floods.enter_context(hostile(kind, port, 900, *path)) for kind, port, *path in kinds]
+            during_s = live.round_s()
+            assert [process.poll() for process in going] == [None, None], "a flood ended before the round did"
+        after_s = live.round_s()
+    figures = f"a round took {during_s:.0f} s under floods, {before_s:.0f} s before and {after_s:.0f} s after"
+    print(figures)
+    assert during_s <= SLOWER_MOST * max(before_s, after_s), figures

@@ -122,7 +122,7 @@ def test_a_device_joins_is_renewed_fetches_a_release_and_leaves_through_nginx(de
     assert renewed.not_valid_after_utc.timestamp() > time.time() + 80 * DAY_S
     release = deployed.federation.repository.publish(some_head(1), SCHEMA, base=BASE)
     assert fetch_newest(device.home, clock=time.time) == release
-    enrol.leave(device.database)
+    enrol.leave(device.database, deployed.federation.world)
     assert membership.alias in deployed.federation.registry.revoked()
 
 

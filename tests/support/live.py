@@ -142,6 +142,9 @@ class Device:
 class Live:
     """A running federation; `with` ends every process of it."""
 
+    MEMBERS_ABOVE = 1
+    """How far above the port to join at is that of members; behind nginx they are one."""
+
     def __init__(self, folder, count, *, taking_part=None):
         self.folder, self.server, self.port = folder, folder / "server", free_ports()
         (folder / "tmp").mkdir(parents=True)
@@ -170,7 +173,7 @@ class Live:
                 kill_tree(process)
 
     def _make_server(self):
-        settings = ServerSettings(host=HOST, port=self.port, member_port=self.port + 1, is_lab=True)
+        settings = ServerSettings(host=HOST, port=self.port, member_port=self.port + self.MEMBERS_ABOVE, is_lab=True)
         authority = create_authority(self.server, settings, now_s=int(time.time()), entropy=os.urandom)
         create_repository(authority.places.tuf_root.parent, authority.places.release_keys, clock=time.time)
         self.authority = authority

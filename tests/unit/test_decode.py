@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -394,6 +395,46 @@ def test_an_mp3_that_tells_its_length_is_cut_if_it_ends_before_tag_or_not(decode
     refused(decoder, tmp_path / "cut.mp3", DamagedAudioError, "ends before its header says")
     (tmp_path / "whole.mp3").write_bytes(tag + head + rest)
     assert abs(decoded(decoder, tmp_path / "whole.mp3")[0].size / 16_000 - 3.0) < 0.1
+
+
+def ape(size, *, with_header=True):
+    """An APE tag with one item of `size` bytes."""
+    item = struct.pack("<II", size, 2) + b"Cover Art (Front)\0" + b"x" * size
+    has_header = (1 << 31) * with_header
+    header, foot = (b"APETAGEX" + struct.pack("<IIII8x", 2000, len(item) + 32, 1, flags | has_header) for flags in (1 << 29, 0))
+    return header * with_header + item + foot
+
+
+ID3V1 = b"TAG" + bytes(125)
+
+
+@pytest.mark.parametrize("tells_length", [True, False], ids=["length", "no-length"])
+@pytest.mark.parametrize(
+    ("front", "back"),
+    [
+        (b"", ape(100, with_header=False)),
+        (b"", ape(20_000)),
+        (b"", ape(20_000, with_header=False)),
+        (b"", ape(20_000, with_header=False) + ID3V1),
+        (ape(20_000), b""),
+        (ape(100), ape(2_000, with_header=False)),
+    ],
+    ids=["small", "header", "no-header", "and-id3v1", "in-front", "both"],
+)
+def test_an_ape_tag_is_no_sound(decoder, tmp_path, front, back, tells_length):
+    head, rest = mp3(tmp_path)
+    (tmp_path / "plain.mp3").write_bytes(head * tells_length + rest)
+    (tmp_path / "tagged.mp3").write_bytes(front + head * tells_length + rest + back)
+    plain, tagged = (decoded(decoder, tmp_path / f"{name}.mp3")[0] for name in ("plain", "tagged"))
+    assert np.array_equal(plain, tagged)
+
+
+def test_control_as_much_that_is_no_tag_is_damage(decoder, tmp_path):
+    _, rest = mp3(tmp_path)
+    foot_of_another_length = ape(20_000, with_header=False).replace(struct.pack("<I", 20_058), struct.pack("<I", 1 << 30))
+    for name, tail in (("plain", b"x" * 20_000), ("lying", foot_of_another_length)):
+        (tmp_path / f"{name}.mp3").write_bytes(rest + tail)
+        refused(decoder, tmp_path / f"{name}.mp3", DamagedAudioError, "the sound is damaged")
 
 
 def test_a_flac_behind_a_tag_is_read_and_held_to_its_length(decoder, tmp_path):

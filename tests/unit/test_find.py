@@ -142,18 +142,63 @@ def test_pipes_devices_and_undecodable_names(folder):
     assert all(str(error).isprintable() for error in trouble.values())
 
 
-def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
-    listdir = os.listdir
+@pytest.fixture
+def close(monkeypatch):
+    """Take rights on folders of a name away, also from root: "r" to list them, "x" to look at what is in them."""
+    listdir, lstat = os.listdir, os.lstat
 
-    def refuse(path):
-        if Path(path).name == "a":
-            raise PermissionError(13, "no")
-        return listdir(path)
+    def closing(name, rights):
+        def refused_listdir(path):
+            if "r" in rights and Path(path).name == name:
+                raise PermissionError(13, "no")
+            return listdir(path)
 
-    monkeypatch.setattr(find.os, "listdir", refuse)
+        def refused_lstat(path):
+            if "x" in rights and (name in Path(path).parts[:-1] or str(path).endswith(f"{name}/.")):
+                raise PermissionError(13, "no")
+            return lstat(path)
+
+        monkeypatch.setattr(find.os, "listdir", refused_listdir)
+        monkeypatch.setattr(find.os, "lstat", refused_lstat)
+
+    return closing
+
+
+@pytest.mark.parametrize("rights", ["r", "x", "rx"])
+def test_a_folder_that_cannot_be_listed_or_entered_is_named(folder, close, rights):
+    close("a", rights)
     found = list(find_sounds([folder]))
-    assert "can't be listed" in str(problems(found)["a"])
+    assert "can't be listed or entered" in str(problems(found)["a"])
     assert names(found, folder) == ["B.ogg", "b/deep/x.opus", "b/y.aif", "z.wav"]
+
+
+@pytest.mark.parametrize("rights", ["r", "x", "rx"])
+def test_a_closed_folder_that_a_pattern_leads_into_is_named_and_the_others_are_not_left_out(folder, close, rights):
+    close("a", rights)
+    found = list(find_sounds([folder / "?" / "*.*"]))
+    assert set(problems(found)) == {"a"}
+    assert problems(found)["a"].hint
+    assert names(found, folder) == ["b/y.aif"]
+
+
+@pytest.mark.parametrize("named", ["a/1.mp3", "a/*.mp3", "a/deeper/*.mp3", "a/**/1.mp3"])
+def test_a_path_below_a_folder_that_cannot_be_entered_names_the_folder(folder, close, named):
+    close("a", "x")
+    (found,) = find_sounds([folder / named])
+    assert f"{folder / 'a'}: this folder can't be listed or entered" in str(found.error)
+    assert "permissions" in found.error.hint
+
+
+def test_a_name_below_a_pattern_needs_no_listing(folder, close):
+    close("a", "r")
+    found = list(find_sounds([folder / "?" / "1.mp3"]))
+    assert (names(found, folder), problems(found)) == (["a/1.mp3"], {})
+
+
+def test_hidden_names_fit_only_patterns_that_begin_with_a_dot(folder):
+    (folder / ".h.wav").touch()
+    assert names(find_sounds([folder / "*.wav"]), folder) == ["z.wav"]
+    assert names(find_sounds([folder / ".*.wav"]), folder) == [".h.wav"]
 
 
 def test_a_path_that_cannot_be_looked_at_is_named(folder):
@@ -161,15 +206,8 @@ def test_a_path_that_cannot_be_looked_at_is_named(folder):
     assert isinstance(found.error, UnreadableAudioError)
 
 
-def test_an_unlistable_folder_that_a_deep_pattern_leads_into_is_named(folder, monkeypatch):
-    listdir = os.listdir
-
-    def refuse(path):
-        if Path(path).name == "deep":
-            raise PermissionError(13, "no")
-        return listdir(path)
-
-    monkeypatch.setattr(find.os, "listdir", refuse)
+def test_an_unlistable_folder_that_a_deep_pattern_leads_into_is_named(folder, close):
+    close("deep", "r")
     for pattern in ("**/*.wav", "b/**/*.opus", "?/d*/**/x.opus", "**/deep/x.opus"):
         assert set(problems(find_sounds([folder / pattern]))) == {"deep"}, pattern
     assert not problems(find_sounds([folder / "a" / "**" / "*.mp3"]))

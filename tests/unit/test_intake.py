@@ -1,6 +1,7 @@
 """What is claimed, counted and given a path while sound is added; the whole way is in tests/integration."""
 
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from tests.support.homes import new_database
 
 from earmark_client.audio.decode import SoundInfo
-from earmark_client.ingest import Batch, Begun, Claims, Encoded, Finished, Ingest, Known, Refused
+from earmark_client.ingest import Batch, Begun, Claims, Cuts, Encoded, Finished, Ingest, Known, Refused, _Steps
 from earmark_client.intake import Intake
 from earmark_client.model.head import Vectors
 from earmark_client.models import is_there
@@ -102,6 +103,43 @@ def whole(path, content):
 
 def stored(intake, events):
     return intake.store(iter(events), Tally(len(events)))
+
+
+class Describer:
+    """Takes batches; each is described when the test says so, or at once."""
+
+    def __init__(self, *, at_once=True):
+        self.sizes, self.put, self.under_way, self.at_once = [], [], [], at_once
+
+    def describe(self, steps):
+        future = Future()
+        self.sizes.append(sum(len(step.cuts) for step in steps if isinstance(step, Cuts)))
+        self.under_way.append(lambda: future.set_result([Encoded(step.content_sha256, batch()) for step in steps]))
+        if self.at_once:
+            self.under_way.pop()()
+        return future
+
+    def steps(self):
+        return _Steps(self.describe, self.put.append, most_ahead=4)
+
+
+def test_the_first_short_clips_are_described_soon_and_the_others_many_at_once():
+    describer = Describer()
+    steps = describer.steps()
+    for number in range(8 + 16 + 32 + 64 + 64):
+        steps.add(Cuts(str(number), ["cut"]))
+    assert describer.sizes == [8, 16, 32, 64, 64]
+
+
+def test_what_is_described_leaves_with_the_next_file_however_little_is_under_way():
+    describer = Describer(at_once=False)
+    steps = describer.steps()
+    for number in range(8):
+        steps.add(Cuts(str(number), ["cut"]))
+    assert describer.put == []
+    describer.under_way.pop()()
+    steps.add(Cuts("next", ["cut"]))
+    assert [event.content_sha256 for event in describer.put] == list("01234567")
 
 
 def test_a_file_that_changed_while_it_was_read_is_not_finished_first(tmp_path):

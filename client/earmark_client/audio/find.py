@@ -86,9 +86,31 @@ def _status(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as refusal:
+        if closed := _closed_above(path):
+            raise _closed_error(closed) from refusal
         name = display_name(path)
         raise UnreadableAudioError(f"{name}: can't be looked at", hint="check its permissions and the disk it is on") from refusal
     return status
+
+
+def _enter(folder: Path) -> None:
+    """Raise OSError if what a folder holds can't be looked at; a folder can be listed all the same."""
+    os.lstat(os.path.join(folder, "."))  # noqa: PTH118  a Path would leave the dot out
+
+
+def _closed_above(path: Path) -> Path | None:
+    """The uppermost folder above a path that can't be entered, if there is one."""
+    for folder in reversed(path.parents):
+        try:
+            _enter(folder)
+        except OSError:
+            return folder
+    return None
+
+
+def _closed_error(folder: Path) -> UnreadableAudioError:
+    message = f"{display_name(folder)}: this folder can't be listed or entered"
+    return UnreadableAudioError(message, hint="check its permissions (r and x) and the disk it is on")
 
 
 def _judged(path: Path, root: Path, status: os.stat_result) -> FoundSound | FindProblem:
@@ -117,11 +139,44 @@ def _matches(pattern: Path) -> Iterator[Found]:
 def _matches_at_its_depth(pattern: Path) -> Iterator[Found]:
     root = _fixed_part(pattern)
     real_root = Path(os.path.realpath(root))
-    for match in map(Path, sorted(glob.glob(os.fspath(pattern)))):  # noqa: PTH207  keeps a relative pattern relative
-        if Path(os.path.realpath(match.parent)) != real_root / match.parent.relative_to(root):
+    for match in _expanded(root, pattern.relative_to(root).parts):
+        if isinstance(match, FindProblem):
+            yield match
+        elif Path(os.path.realpath(match.parent)) != real_root / match.parent.relative_to(root):
             yield from _link_problem(match, root)
         else:
             yield from _member(match, root)
+
+
+def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path | FindProblem]:
+    """What a pattern matches below a folder, as `glob.glob` has it; but folders on the way that are closed are named, not passed over."""
+    if not parts:
+        yield folder
+        return
+    try:
+        names = _fitting(folder, parts[0])
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        yield FindProblem(folder, _closed_error(folder), is_folder=True)
+        return
+    for name in names:
+        yield from _expanded(folder / name, parts[1:])
+
+
+def _fitting(folder: Path, part: str) -> list[str]:
+    """The names in a folder that fit one part of a pattern; hidden ones only if it begins with a dot."""
+    if not glob.has_magic(part):
+        os.lstat(folder / part)
+        return [part]
+    return [name for name in _list(folder) if fnmatch.fnmatchcase(name, part) and (name[0] != "." or part[0] == ".")]
+
+
+def _list(folder: Path) -> list[str]:
+    """A folder's names, sorted; OSError if they can't be listed, or what they name not be looked at."""
+    names = sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208  names, not paths, are sorted and joined
+    _enter(folder)
+    return names
 
 
 def _matches_at_any_depth(pattern: Path) -> Iterator[Found]:
@@ -177,12 +232,11 @@ def _in_folder(folder: Path, root: Path) -> Iterator[Found]:
 def _listed(folder: Path, waiting: list[Path]) -> Iterator[FindProblem]:
     """Put a folder's entries on top of `waiting`, the first uppermost."""
     try:
-        names = sorted(os.listdir(folder), key=os.fsencode, reverse=True)  # noqa: PTH208  names, not paths, are sorted and joined
+        names = _list(folder)
     except OSError:
-        error = UnreadableAudioError(f"{display_name(folder)}: this folder can't be listed", hint="check its permissions")
-        yield FindProblem(folder, error, is_folder=True)
+        yield FindProblem(folder, _closed_error(folder), is_folder=True)
         return
-    waiting.extend(folder / name for name in names)
+    waiting.extend(folder / name for name in reversed(names))
 
 
 def _member(path: Path, root: Path) -> Iterator[Found]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_client.audio.worker import behind_id3
+from earmark_client.audio.worker import behind_tag
 from earmark_shared.errors import (
     AudioError,
     AudioLimitError,
@@ -148,7 +148,7 @@ def container_of(descriptor: int, path: Path) -> str:
         return "WAV"
     if start[:4] == b"FORM" and start[8:12] in {b"AIFF", b"AIFC"}:
         return "AIFF"
-    if behind := behind_id3(start):  # some programs put this tag of MP3's in front of FLAC, too
+    if behind := behind_tag(start):  # some programs put MP3's tags in front of FLAC, too
         with _read_errors(path):
             return "FLAC" if os.pread(descriptor, 4, behind) == b"fLaC" else "MP3"
     for magic, name in ((b"fLaC", "FLAC"), (b"OggS", "OGG")):

@@ -33,6 +33,8 @@ DECODE, GO, NEXT = b"D", b"G", b"N"
 INFORM, BLOCK, END, FAULT = b"I", b"B", b"E", b"F"
 DAMAGED, NOT_FINITE, TOO_LOUD, TRUNCATED, NO_MEMORY, UNEXPECTED = b"d", b"n", b"l", b"t", b"m", b"u"
 MPEG_SEARCH_BYTES = 65_536
+APE, APE_BYTES, APE_HAS_HEADER = b"APETAGEX", 32, 1 << 31
+"""An APE tag's header and footer: how they begin, how long they are, and the flag that says there is a header, too."""
 _CONTAINERS = {"WAV": b"WAV", "WAVEX": b"WAV", "RF64": b"WAV", "FLAC": b"FLAC", "OGG": b"OGG", "MP3": b"MP3", "MPEG": b"MP3"}
 _CONTAINERS |= {"AIFF": b"AIFF"}
 
@@ -124,21 +126,22 @@ def open_decoder(descriptor: int) -> Any:  # noqa: ANN401  soundfile has no type
     """The decoder of the file, tried once more from its first MPEG frame where an ID3 tag hides what the file is."""
     import soundfile
 
+    end = before_ape(descriptor)
     for start in (0, first_mpeg_frame(descriptor)):
         os.lseek(descriptor, start, os.SEEK_SET)
         try:
-            return soundfile.SoundFile(descriptor, closefd=False)
+            return soundfile.SoundFile(descriptor if end is None else Part(descriptor, start, end), closefd=False)
         except (soundfile.LibsndfileError, ValueError, TypeError) as refusal:
             cause = refusal
     raise FaultError(DAMAGED) from cause
 
 
 def first_mpeg_frame(descriptor: int) -> int:
-    """Where an MP3's first frame may begin behind its ID3 tag, 0 in any other file.
+    """Where an MP3's first frame may begin behind its tag, 0 in any other file.
 
     libsndfile looks for it right behind the tag only, yet there are players' favourites with a tag of length 0 and a torn first frame.
     """
-    behind = behind_id3(os.pread(descriptor, 10, 0))
+    behind = behind_tag(os.pread(descriptor, 16, 0))
     if not behind:
         return 0
     near = os.pread(descriptor, MPEG_SEARCH_BYTES, behind)
@@ -146,11 +149,48 @@ def first_mpeg_frame(descriptor: int) -> int:
     return behind + next(frames, -behind)
 
 
-def behind_id3(head: bytes) -> int:
-    """Where the ID3 tag ends that a file with these first ten bytes begins with; 0 if there is none."""
+def behind_tag(head: bytes) -> int:
+    """Where the ID3 or APE tag ends that a file with these first sixteen bytes begins with; 0 if there is none."""
+    if head[:8] == APE and len(head) == 16:
+        return APE_BYTES + int.from_bytes(head[12:], "little")
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
+
+def before_ape(descriptor: int) -> int | None:
+    """Where an APE tag without a header begins that a file ends in, before an ID3v1 tag or not; None if there is none.
+
+    libmpg123 knows them by their header. Without one it seeks the next frame in all of the tag, and more than a kilobyte is damage to it.
+    """
+    size = os.fstat(descriptor).st_size
+    end = size - 128 if os.pread(descriptor, 3, max(0, size - 128)) == b"TAG" else size
+    foot = os.pread(descriptor, APE_BYTES, max(0, end - APE_BYTES))
+    length, _, flags = struct.unpack("<III", foot[12:24]) if foot[:8] == APE and len(foot) == APE_BYTES else (0, 0, 0)
+    return end - length if APE_BYTES <= length <= end and not flags & APE_HAS_HEADER else None
+
+
+class Part(io.RawIOBase):
+    """The bytes `[start, end)` of an open file, as a file."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self._descriptor, self._start, self._size, self._place = descriptor, start, max(0, end - start), 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place."""
+        self._place = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence])
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  cffi's buffers have no type
+        """Fill a buffer as far as there are bytes."""
+        data = os.pread(self._descriptor, max(0, min(len(buffer), self._size - self._place)), self._start + self._place)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 def waveforms(sound: Any) -> Any:  # noqa: ANN401  soundfile has no types

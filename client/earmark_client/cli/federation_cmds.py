@@ -83,7 +83,7 @@ def leave(session: Session, *, is_offline: bool, is_agreed: bool) -> None:
         else:
             place = enrol.joined(home.database).address
             session.confirm(LEAVING.format(place=place), is_agreed=is_agreed)
-            enrol.leave(home.database)
+            enrol.leave(home.database, enrol.World(time.time, os.urandom))
     session.output.note("left; this device's keys are deleted")
 
 
@@ -147,9 +147,10 @@ def leave_before_erase(session: Session, home: Home) -> None:
     """Have the server revoke this device while it still can be asked to; without a server the erasing goes on."""
     if home.database.federation_value("certificate") is None:
         return
+    enrol = enrolment()
     try:
         with home.lock():
-            enrolment().leave(home.database)
+            enrol.leave(home.database, enrol.World(time.time, os.urandom))
     except EarmarkError as error:
         session.output.problem(f"the server was not told: {error}", "its operator can revoke this device: earmark-server revoke")
     else:

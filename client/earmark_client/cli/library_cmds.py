@@ -73,13 +73,12 @@ def add(session: Session, paths: tuple[Path, ...], *, jobs: int | None, as_json:
     Files that are known already cost nothing, so an interrupted add goes on when it is run again. A file that can't be
     used is named with the reason, the others go on, and the exit code is 20.
     """
-    with session.library() as library:
+    with session.library() as library, session.output.progress() as draw:
         report = library.add(
             [absolute(path) for path in paths],
-            on_progress=session.output.progress,
+            on_progress=draw,
             jobs=jobs or (session.settings.jobs and min(session.settings.jobs, MOST_JOBS)),
         )
-    session.output.end_progress()
     return _report_add(session, report, as_json=as_json)
 
 

@@ -19,6 +19,7 @@ from earmark_client.cli import federation_cmds, key_cmds, label_cmds, library_cm
 from earmark_client.cli.output import answering, examples, open_missing_streams, standard_output
 from earmark_client.cli.params import check_all_texts
 from earmark_client.cli.session import Session
+from earmark_shared.answering import written_by
 from earmark_shared.errors import EarmarkError
 from earmark_shared.settings import DEVICES, go_offline, load_settings
 
@@ -101,7 +102,8 @@ def _run(arguments: list[str] | None) -> int:
     open_missing_streams()
     output = standard_output()
     try:
-        code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
+        with written_by(click.echo):
+            code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
         with answering():
             sys.stdout.flush()
     except EarmarkError as error:

@@ -97,8 +97,8 @@ def use(session: Session, name: str, *, is_agreed: bool) -> None:
         if gone := models.gone(home, chosen):
             total = count(len(home.database.clips()), "clip")
             session.confirm(GONE.format(gone=len(gone), all=total, name=name), is_agreed=is_agreed)
-        report = models.use(home, chosen, session.output.progress)
-    session.output.end_progress()
+        with session.output.progress() as draw:
+            report = models.use(home, chosen, draw)
     _tell(session, name, report)
 
 

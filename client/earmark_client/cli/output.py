@@ -10,18 +10,17 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from earmark_shared.errors import DiskFullError, StoreError
+from earmark_shared.answering import answer_no_more, unwritten
 
 if TYPE_CHECKING:
     from earmark_client.tally import AddProgress
@@ -69,9 +68,24 @@ class Output:
             if hint:
                 print(self._paint(self.stderr, YELLOW, "hint:"), visible(hint), file=self.stderr)
 
-    def progress(self, now: AddProgress) -> None:
-        """Redraw the progress bar; silent unless stderr is a terminal."""
-        self.status(progress_line(now))
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[AddProgress], None]]:
+        """Give what redraws a progress bar, silent unless stderr is a terminal; whoever stops the work is told how far it came."""
+        done = ""
+
+        def draw(now: AddProgress) -> None:
+            nonlocal done
+            done = f"at least {now.done_files} of {count(now.total_files, 'file')} done"
+            self.status(progress_line(now))
+
+        try:
+            yield draw
+        except KeyboardInterrupt:
+            self.end_progress()
+            if done:
+                self.note(done)
+            raise
+        self.end_progress()
 
     def status(self, text: str) -> None:
         """Redraw the line that says what goes on; silent unless stderr is a terminal."""
@@ -104,18 +118,11 @@ def answering() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as gone:
-        _answer_no_more()
+        answer_no_more()
         raise click.exceptions.Exit(0) from gone  # click would make 1 of an error that says EPIPE
     except OSError as error:
-        _answer_no_more()
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StoreError
-        raise kind(f"the answer can't be written: {error.strerror}", hint="look at where its output goes") from error
-
-
-def _answer_no_more() -> None:
-    """Let what is still to be written vanish, or the interpreter would complain of it at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        answer_no_more()
+        raise unwritten(error) from error
 
 
 def open_missing_streams() -> None:

@@ -1,8 +1,8 @@
 """Joining a federation, following its enrolment log, and leaving it.
 
     membership = join(database, read_invitation("earmark://HOST:PORT/FINGERPRINT"), token, Joining(is_lab=False, ...))
-    enrolment = follow(database)      # who is in and who is out, for SA1's checks
-    leave(database)
+    enrolment = follow(database, world)  # who is in and who is out, for SA1's checks
+    leave(database, world)
 
 The invitation's fingerprint is the only thing trusted at the start. Whatever server answers must show the root that it names;
 everything after that is checked against this root: TLS, the certificate, the log's head, the proof that the log holds us.
@@ -169,8 +169,10 @@ def follow(database: Database, world: World) -> Enrolment:
     return after.enrolment
 
 
-def leave(database: Database) -> None:
+def leave(database: Database, world: World) -> None:
     """Have this device revoked, check that the log says so, and delete its keys. A device that is out already only deletes them.
+
+    The log's entry names the newest certificate, so one that is due is asked for first: an earlier answer may have been lost.
 
     Raises:
         AdmissionError: not joined. NetworkError: no server; nothing was deleted. LogError: the server does not prove it.
@@ -179,6 +181,7 @@ def leave(database: Database) -> None:
     request = Leave(membership.alias, membership.keys.identity.sign(LEAVE_LABEL, membership.alias))
     try:
         with member_channel(membership) as channel:
+            membership = _renew(channel, membership, now_s=int(world.clock()))
             gone = call(channel, "Members", "Quit", request, Gone)
     except AdmissionError:
         forget(database)
