@@ -294,7 +294,8 @@ def main(arguments):
     if command == "crash":
         crash_while_writing(folder, secret)
     if command == "flips":
-        print(json.dumps(flips(folder, secret, Path(options["path"]), int(options["count"]), int(options["seed"]))))
+        paths = options["paths"].split(os.pathsep)
+        print(json.dumps([flips(folder, secret, Path(path), int(options["count"]), int(options["seed"])) for path in paths]))
     if command == "kills":
         print(json.dumps(kill_often(folder, secret, int(options["count"]), int(options["seed"]))))
     if command == "rewrap":

@@ -27,6 +27,7 @@ from earmark_shared.secagg.device import Device
 from earmark_shared.secagg.server import Shard
 
 COUNT = 5
+pytestmark = pytest.mark.usefixtures("epsilons_once")
 
 
 @pytest.fixture(autouse=True)

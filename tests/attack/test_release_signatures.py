@@ -5,9 +5,12 @@ release 1 is in force, and offers a release 2. The control takes the checks away
 """
 
 import json
+import shutil
+from copy import deepcopy
 
 import pytest
 from securesystemslib.signer import CryptoSigner
+from tests.support.homes import old_database
 from tests.support.releases import DAY, Device, Repository
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
@@ -302,12 +305,22 @@ OLD_FLOOR = ("pin", "clock_s", "number", "root", "timestamp", "snapshot", "targe
 """What a floor held at first."""
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A repository and the folder of a device on which its release 1 is in force, to copy."""
+    repository, folder = Repository(), tmp_path_factory.mktemp("begun") / "home"
+    device = Device(folder)
+    device.put_in_force(device.fetch(_published(repository)))
+    device.database.close()
+    return repository, folder
+
+
 @pytest.fixture
-def repo(tmp_path):
+def repo(begun, tmp_path):
     """A repository whose release 1 is in force on a device."""
-    repository = Repository()
-    repository.device = Device(tmp_path / "home")
-    repository.device.put_in_force(repository.device.fetch(_published(repository)))
+    repository = deepcopy(begun[0])
+    shutil.copytree(begun[1], tmp_path / "home")
+    repository.device = Device(tmp_path / "home", open_database=old_database)
     return repository
 
 

@@ -106,8 +106,8 @@ def completed(floors, count, share, rounds):
 
 def test_rounds_complete_or_end_cleanly():
     with least_cohort(2) as floors, swift_verification():
-        assert 0.4 < completed(floors, 8, 0.3, 8) < 1
-        assert completed(floors, 12, 0.02, 3) == 1
+        assert 0.4 < completed(floors, 8, 0.3, 5) < 1
+        assert completed(floors, 12, 0.02, 2) == 1
 
 
 @pytest.mark.slow

@@ -31,4 +31,9 @@ _KEY = os.urandom(32)
 def new_database(folder, name="library.db", *, key=_KEY):
     """An open, empty database of a test's own."""
     shutil.copy(_empty(key), folder / name)
+    return old_database(folder, name, key=key)
+
+
+def old_database(folder, name="library.db", *, key=_KEY):
+    """One that was new once, or a copy of it."""
     return Database.open(folder / name, key)

@@ -117,9 +117,9 @@ class Repository:
 class Device:
     """A home without sounds: a database, a models folder, a clock."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, open_database=new_database):
         folder.mkdir(mode=0o700, exist_ok=True)
-        self.database = new_database(folder)
+        self.database = open_database(folder)
         self.home = SimpleNamespace(folder=folder, database=self.database)
         self.shift_s = 0
 
