@@ -176,12 +176,12 @@ class Ingest:
                 yield event
 
     def _put(self, event: Event | BaseException | None) -> None:
-        while True:
+        while not self._stop.is_set():  # then nobody takes events any more, and a batch has many
             try:
                 return self._events.put(event, timeout=0.2)
             except queue.Full:
-                if self._stop.is_set():
-                    return None
+                continue
+        return None
 
     def _lane(self, work: queue.SimpleQueue[tuple[Path, Path]], decoder: Decoder, pool: ThreadPoolExecutor) -> None:
         try:

@@ -142,6 +142,13 @@ def test_what_is_described_leaves_with_the_next_file_however_little_is_under_way
     assert [event.content_sha256 for event in describer.put] == list("01234567")
 
 
+def test_what_is_described_after_a_stop_keeps_nobody_waiting():
+    ingest = Ingest(MODEL, LABELS, Claims([], {}), jobs=1)
+    ingest._stop.set()
+    ingest._put(None)
+    assert ingest._events.empty()
+
+
 def test_a_file_that_changed_while_it_was_read_is_not_finished_first(tmp_path):
     path = tmp_path / "a.wav"  # renamed since it was opened
     assert [type(event) for event in read(path, FakeDecoder())] == [Begun, Finished]
