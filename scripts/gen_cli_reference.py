@@ -29,7 +29,7 @@ Written from `--help` by `make docs`; don't edit. Data goes to stdout, everythin
 | 50-59 | the privacy budget does not allow it |
 | 60-69 | a message breaks the protocol; 62 less protection than this device accepts |
 | 70-79 | the server can't be reached; 71 it takes no more requests for now |
-| 130 | stopped by Ctrl-C; what was finished is kept |
+| 130, 143, 129 | stopped by Ctrl-C, by the system's end (SIGTERM), by a closed window (SIGHUP); what was finished is kept |
 """
 
 

@@ -31,12 +31,19 @@ def answer_no_more() -> None:
 def written_by(write: Callable[..., object]) -> Iterator[None]:
     """Explain an error of `write`, by which the library that reads the command line tells help and version; leave all others alone.
 
+    Where nobody reads them to their end (`earmark --help | true`) that library wraps its streams and exits with 1; here it is no failure.
+
     Raises:
         DiskFullError: there is no room for the answer.
         StoreError: something else is wrong with where it goes.
     """
+    stdout = sys.stdout
     try:
         yield
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        answer_no_more()
     except OSError as error:
         if not any(frame.f_code is write.__code__ for frame, _ in traceback.walk_tb(error.__traceback__)):
             raise

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -198,6 +199,67 @@ def test_an_interrupted_add_says_how_far_it_came(earmark, library, monkeypatch):
     monkeypatch.setattr(library, "add", add)
     code, _, err = earmark("add", "/x")
     assert (code, err.splitlines()[0]) == (130, "at least 78 of 3000 files done")
+
+
+WAIT = """
+import signal, time
+from types import SimpleNamespace
+import click
+from earmark_client.cli import main as program
+
+@program.cli.command()
+def wait():
+    try:
+        with program.standard_output().progress() as draw:
+            draw(SimpleNamespace(done_files=7, total_files=9, sound_s=1.0, elapsed_s=1.0, current="x"))
+            print("waiting", flush=True)
+            time.sleep(30)
+    finally:
+        print("tidied", signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, flush=True)
+
+program.main()
+"""
+
+
+def ended_by(signum, ignored, tmp_path):
+    """Let a command wait, send it a signal, and return how it ended, what it said, and to whom."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    code = WAIT if ignored is None else f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN); {WAIT}"
+    command = [sys.executable, "-c", code, "wait"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signum)
+        if signum == ignored:
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    return process.returncode, out, err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("signum", "ignored", "code"),
+    [
+        (signal.SIGTERM, None, 143),
+        pytest.param(signal.SIGHUP, None, 129, id="its window is closed"),
+        pytest.param(signal.SIGHUP, signal.SIGHUP, 143, id="started by nohup"),
+    ],
+)
+def test_what_ends_a_session_ends_a_command_like_ctrl_c(signum, ignored, code, tmp_path):
+    ended, out, err = ended_by(signum, ignored, tmp_path)
+    assert (ended, out) == (code, "tidied True\n")
+    assert {"at least 7 of 9 files done", "earmark: stopped; what was finished is kept"} < set(err)
+
+
+@pytest.mark.parametrize("program_name", ["earmark_client.cli.main", "earmark_server.cli"])
+def test_help_that_nobody_reads_to_its_end_is_no_failure(program_name, tmp_path):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-c", f"import sys; from {program_name} import main; sys.exit(main(['--help']))"]
+        ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", [["rm", "7"], ["erase"], ["export", "f.json", "--format", "json"]])

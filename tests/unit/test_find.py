@@ -228,3 +228,8 @@ def test_sound_of_other_formats_is_passed_over_and_told(folder):
 def test_a_pattern_that_matches_other_formats_alone_matches_no_sound(folder):
     (folder / "song.m4a").write_bytes(b"x")
     assert "matches no sound file" in str(problems(find_sounds([folder / "*.m4a"]))["*.m4a"])
+
+
+def test_a_name_too_long_for_any_file_is_a_pattern_that_matches_nothing(folder):
+    (problem,) = find_sounds([folder / "*" / ("x" * 300)])
+    assert "matches no sound file" in str(problem.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import os
@@ -157,8 +158,9 @@ def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path | FindProbl
         names = _fitting(folder, parts[0])
     except (FileNotFoundError, NotADirectoryError):
         return
-    except OSError:
-        yield FindProblem(folder, _closed_error(folder), is_folder=True)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # such a name is nowhere
+            yield FindProblem(folder, _closed_error(folder), is_folder=True)
         return
     for name in names:
         yield from _expanded(folder / name, parts[1:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from earmark_client.store.home import Older
 
 INTERRUPTED = 130
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""What the system sends at its own end, and a terminal whose window is closed."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -77,10 +80,31 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `earmark` and return its exit code; errors are told on stderr. Without `arguments` it is the whole process, which ends here."""
+    if arguments is None:
+        _heed_endings()
     code = _run(arguments)
     if arguments is None:
         _leave(code)
     return code
+
+
+class _EndedError(KeyboardInterrupt):
+    """One of ENDINGS: what was finished is kept and said as after Ctrl-C."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+def _heed_endings() -> None:
+    def end(signum: int, _frame: object) -> None:
+        for each in ENDINGS:  # a session that ends sends both, and the second must not cut short what the first began
+            signal.signal(each, signal.SIG_IGN)
+        raise _EndedError(signum)
+
+    for each in ENDINGS:
+        if signal.getsignal(each) is signal.SIG_DFL:  # nohup has its children ignore one
+            signal.signal(each, end)
 
 
 def _leave(code: int) -> None:
@@ -100,7 +124,7 @@ def _leave(code: int) -> None:
 def _run(arguments: list[str] | None) -> int:
     go_offline()
     open_missing_streams()
-    output = standard_output()
+    output, code = standard_output(), 0
     try:
         with written_by(click.echo):
             code = cli.main(arguments, prog_name="earmark", standalone_mode=False)
@@ -122,9 +146,10 @@ def _run(arguments: list[str] | None) -> int:
 def _stopped(stop: BaseException) -> int:
     output = standard_output()
     output.end_progress()
-    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__cause__, KeyboardInterrupt):
+    cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__cause__
+    if isinstance(cause, KeyboardInterrupt):
         output.problem("stopped; what was finished is kept", "run the same command again to go on from there")
-        return INTERRUPTED
+        return 128 + cause.signum if isinstance(cause, _EndedError) else INTERRUPTED
     output.problem("nothing was done")
     return 1
 

@@ -46,8 +46,9 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
     from earmark_shared.wire.channel import Address
 
     stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # what nohup has us ignore stays ignored
+            signal.signal(signum, lambda *_: stop.set())
     unlock = session.unlock()
     with session.home(unlock) as home:
         session.lab_banner(home)
