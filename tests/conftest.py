@@ -1,5 +1,6 @@
 """Every test gets a clean environment, a home of its own, and no way out of this machine."""
 
+import gc
 import os
 import socket
 import sys
@@ -38,6 +39,36 @@ def clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "person"))
     monkeypatch.setenv("TZ", "UTC")
+
+
+def pytest_collection_finish():
+    """Look for garbage among what tests leave, not again and again among all that was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def base_graphs_once():
+    """The shipped model's graphs are verified and opened once a process; every other model's as often as they are asked for."""
+    from earmark_client.library import BASE_MODEL
+    from earmark_client.model import encoder, text
+    from earmark_client.model.bundle import Bundle
+
+    open_session = encoder.open_session
+
+    @cache
+    def base_session(file, *given, **named):
+        return open_session(Bundle.load(BASE_MODEL), file, *given, **named)
+
+    def open_once(bundle, *given, **named):
+        is_base = bundle.folder == BASE_MODEL and bundle.verify
+        return base_session(*given, **named) if is_base else open_session(bundle, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (encoder, text):
+            patched.setattr(module, "open_session", open_once)
+        yield
 
 
 @cache

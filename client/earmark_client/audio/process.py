@@ -94,14 +94,13 @@ class WorkerProcess:
         self._is_busy = False
 
     def abandon_file(self) -> None:
-        """Leave the file, wherever it was left; a worker amid its sound is replaced, since it may be harmed."""
+        """Leave the file, wherever it was left; a worker amid its sound ends, since it may be harmed, and the next file gets a new one."""
         if self._awaits_word:
             self._awaits_word = self._is_busy = False
             with suppress(WorkerGoneError):
                 self._tell(worker.NEXT)
         if self._is_busy:
             self.stop()
-            self.start()
 
     def receive(self, *, allowance_s: float, silent_s: float) -> tuple[bytes, bytearray]:
         """The next message's kind and payload.
