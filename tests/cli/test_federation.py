@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from earmark_client.cli import federation_cmds
+from earmark_client.cli import federation_cmds, rounds_cmds
 from earmark_client.cli.main import main as earmark_main
 from earmark_client.federation import LAB_BANNER
 from earmark_client.federation.identity import load_membership
@@ -285,3 +285,29 @@ def test_a_server_needs_nothing_that_hears(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def signals_kept():
+    """What this process did about signals, put back afterwards."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signum: signum.name)
+def test_taking_part_ends_when_its_session_does(signals_kept, signum):
+    stop = rounds_cmds._stop_when_told()
+    assert not stop.is_set()
+    signal.raise_signal(signum)
+    assert stop.is_set()
+
+
+def test_what_nohup_started_outlives_its_window(signals_kept):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = rounds_cmds._stop_when_told()
+    signal.raise_signal(signal.SIGHUP)
+    assert not stop.is_set()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set()

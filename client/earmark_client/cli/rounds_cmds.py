@@ -45,10 +45,7 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
     from earmark_client.model.bundle import Bundle
     from earmark_shared.wire.channel import Address
 
-    stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # what nohup has us ignore stays ignored
-            signal.signal(signum, lambda *_: stop.set())
+    stop = _stop_when_told()
     unlock = session.unlock()
     with session.home(unlock) as home:
         session.lab_banner(home)
@@ -59,6 +56,15 @@ def participate(session: Session, *, superlink: str | None, pause: bool | None) 
         model = Model(Bundle.load(BASE_MODEL), device=session.settings.device)
         session.output.note(f"taking part in rounds of {where}")
         take_part(home, unlock, model, superlink=where, is_stopped=stop.is_set, tell=session.output.note)
+
+
+def _stop_when_told() -> threading.Event:
+    """Return what is set once a signal asks this process to end."""
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup has us ignore it
+            signal.signal(signum, lambda *_: stop.set())
+    return stop
 
 
 def _pause(session: Session, *, is_paused: bool) -> None:
