@@ -222,7 +222,7 @@ program.main()
 
 
 def ended_by(signum, ignored, tmp_path):
-    """Let a command wait, send it a signal, and return how it ended, what it said, and to whom."""
+    """Let a command wait, send it a signal, and return how it ended, what it answered, and the lines it told."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     code = WAIT if ignored is None else f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN); {WAIT}"
     command = [sys.executable, "-c", code, "wait"]

@@ -114,6 +114,7 @@ def test_leaving_early_is_fine_and_the_next_file_works(decoder, tmp_path):
     path = write_sound(tmp_path, "x", noise(30.0))
     with decoder.open(path, (tmp_path,)) as stream:
         next(iter(stream))
+    assert decoder._process.pid is None  # nothing waits for another yet
     with decoder.open(path, (tmp_path,)) as stream:
         assert stream.info.channels == 1
     waveform, _ = decoded(decoder, path)
